@@ -1,0 +1,140 @@
+"""What every backend does: six functions over flat arrays, their arguments and their shapes.
+
+Legend: n samples; B a batch; n_in, n_out the network's inputs and outputs; T its dtype.
+
+=========== ==================================================================================================
+network     `fastmlp.kernels.network.Network`
+parameters  T [network.size], as `Network.zeros` lays it out; gradients likewise
+X           uint8, float32 or float64 [n, n_in], C-contiguous; used as X * input_scale + input_shift
+Y           targets T [n, n_out], C-contiguous; or labels int32 [n] in 0 … n_out - 1 (0 or 1 where n_out is 1)
+rule, state `fastmlp.kernels.updates.Rule` and `State`
+order       int64 [m] indices into X, in the order in which they are to be used
+threads     how many threads at most; None for the backend's own choice
+=========== ==================================================================================================
+
+The sentence that all backends are tested by: `train_epoch` equals `backpropagation` and `update_weights` taken in
+turn over the batches of ``order``, within the rounding of T, the shorter last batch included.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from fastmlp.kernels.network import Network
+from fastmlp.kernels.updates import Rule, State
+
+INPUT_DTYPES = ("uint8", "float32", "float64")
+
+
+class Backend(Protocol):
+    """The functions of a backend. A backend is a module that has them."""
+
+    def feedforward(
+        self, network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None
+    ) -> list[np.ndarray]:
+        """Activations T [n, units] of every layer after the input; the last are the outputs."""
+
+    def predict(self, network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+        """Outputs T [n, n_out] alone."""
+
+    def evaluate(
+        self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+    ) -> tuple[float, int]:
+        """Mean loss over all samples, and how many of them have their largest output where Y has.
+
+        With a single output: how many have output and target on the same side of ½.
+        """
+
+    def backpropagation(
+        self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Gradients T [network.size] of loss and penalty, and the mean loss, with X and Y as one batch."""
+
+    def update_weights(
+        self, rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
+    ) -> None:
+        """One step of the rule, in place."""
+
+    def train_epoch(
+        self,
+        network: Network,
+        rule: Rule,
+        parameters: np.ndarray,
+        state: State,
+        X: np.ndarray,
+        Y: np.ndarray,
+        order: np.ndarray,
+        batch_size: int,
+        *,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """One step of the rule for each batch of ``order``, in place.
+
+        Returns float64 [ceil(m / batch_size)]: the mean loss of each batch before its step.
+        """
+
+
+def check_flat(name: str, array: np.ndarray, size: int, dtype: str) -> None:
+    """Refuse an array that is not flat, contiguous, of this size and dtype.
+
+    Raises
+    ------
+    ValueError
+        Saying what was given and what was expected. Compiled code indexes without looking, so this is where a wrong
+        array stops.
+    """
+    if array.shape != (size,) or array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}; expected contiguous {dtype} [{size}]")
+
+
+def check_inputs(network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray | None = None) -> None:
+    """Refuse arrays that break the contract.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was given and what was expected.
+    """
+    check_flat("parameters", parameters, network.size, network.dtype)
+    n_in, n_out = network.sizes[0], network.sizes[-1]
+    if X.ndim != 2 or X.shape[1] != n_in or str(X.dtype) not in INPUT_DTYPES or not X.flags.c_contiguous:
+        expected = f"C-contiguous {', '.join(INPUT_DTYPES)} [n, {n_in}]"
+        raise ValueError(f"X is {X.dtype} {list(X.shape)}; expected {expected}")
+    if Y is None:
+        return
+    n = len(X)
+    if Y.ndim == 1 and Y.shape == (n,) and Y.dtype == np.int32 and Y.flags.c_contiguous:
+        top = max(n_out - 1, 1)
+        if n and (Y.min() < 0 or Y.max() > top):
+            raise ValueError(f"Y holds labels {Y.min()} to {Y.max()}; expected 0 to {top}")
+    elif Y.shape != (n, n_out) or Y.dtype != network.dtype or not Y.flags.c_contiguous:
+        expected = f"C-contiguous {network.dtype} [{n}, {n_out}] or int32 [{n}]"
+        raise ValueError(f"Y is {Y.dtype} {list(Y.shape)}; expected {expected}")
+
+
+def check_state(rule: Rule, state: State, parameters: np.ndarray) -> None:
+    """Refuse a state that is not this rule's for these parameters.
+
+    Raises
+    ------
+    ValueError
+        Naming what was given and what was expected.
+    """
+    check_flat("state.slots", state.slots, rule.slots * len(parameters), str(parameters.dtype))
+    check_flat("state.step", state.step, 1, "int64")
+
+
+def check_order(order: np.ndarray, n: int, batch_size: int) -> None:
+    """Refuse an order that points outside the samples, or a batch size below one.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was given and what was expected.
+    """
+    if order.ndim != 1 or order.dtype != np.int64 or not order.flags.c_contiguous:
+        raise ValueError(f"order is {order.dtype} {list(order.shape)}; expected contiguous int64 [m]")
+    if len(order) and (order.min() < 0 or order.max() >= n):
+        raise ValueError(f"order holds {order.min()} to {order.max()}; expected 0 to {n - 1}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; expected 1 or more")

@@ -1,0 +1,158 @@
+"""The contract in plain NumPy: short, obvious and slow. Every other backend is compared with it.
+
+Shapes as in `fastmlp.kernels.contract`. ``threads`` is taken and left alone: NumPy's matrix library has its own.
+"""
+
+import numpy as np
+
+from fastmlp.kernels.activations import ACTIVATIONS, SOFTMAX
+from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state
+from fastmlp.kernels.losses import CROSS_ENTROPY, LOSSES
+from fastmlp.kernels.network import Network
+from fastmlp.kernels.updates import UPDATES, Rule, State
+
+
+def forward(network: Network, parameters: np.ndarray, X: np.ndarray) -> tuple[list, list, list]:
+    """Values with a leading column of ones (without bias: none), pre-activations and slopes, a list entry a layer.
+
+    Entry 0 is the input's; the last values have no column of ones. The slope of softmax is None.
+    """
+    dtype = np.dtype(network.dtype).type
+    values = [X.astype(dtype) * dtype(network.input_scale) + dtype(network.input_shift)]
+    zs: list = [None]
+    slopes: list = [None]
+    for weights, activation in zip(network.rows(parameters), network.activations, strict=True):
+        if network.bias:
+            values[-1] = np.hstack([np.ones((len(X), 1), dtype), values[-1]])
+        z = values[-1] @ weights.T
+        value, slope = activate(activation, z)
+        zs.append(z)
+        values.append(value)
+        slopes.append(slope)
+    return values, zs, slopes
+
+
+def activate(name: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Value and slope of an activation by name, in the dtype of ``z``."""
+    if name == SOFTMAX:
+        e = np.exp(z - z.max(1, keepdims=True))
+        return e / e.sum(1, keepdims=True), None
+    with np.errstate(over="ignore"):  # e^-z is infinite where the sigmoid is zero
+        value, slope = ACTIVATIONS[name](z, np)
+    return value.astype(z.dtype), slope.astype(z.dtype)
+
+
+def targets(network: Network, Y: np.ndarray) -> np.ndarray:
+    """Y as targets T [n, n_out]: labels become rows with a one at their place."""
+    n_out = network.sizes[-1]
+    if Y.ndim == 2:
+        return Y
+    if n_out == 1:
+        return Y[:, None].astype(network.dtype)
+    return np.eye(n_out, dtype=network.dtype)[Y]
+
+
+def output_loss(network: Network, z: np.ndarray, a: np.ndarray, slope: np.ndarray | None, Y: np.ndarray):
+    """Mean loss, and delta = ∂loss/∂z at the output."""
+    n = len(z)
+    if network.loss == CROSS_ENTROPY:
+        top = z.max(1, keepdims=True)
+        log_sum = top + np.log(np.exp(z - top).sum(1, keepdims=True))
+        return float(np.sum(Y * (log_sum - z), dtype=np.float64) / n), (a - Y) / a.dtype.type(n)
+    value, delta = LOSSES[network.loss]
+    return float(np.sum(value(z, a, Y, np), dtype=np.float64) / n), delta(a, slope, Y, np) / a.dtype.type(n)
+
+
+def feedforward(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> list[np.ndarray]:
+    """Activations T [n, units] of every layer after the input."""
+    check_inputs(network, parameters, X)
+    values, _, _ = forward(network, parameters, X)
+    return [v[:, 1:] if network.bias else v for v in values[1:-1]] + [values[-1]]
+
+
+def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+    """Outputs T [n, n_out]."""
+    return feedforward(network, parameters, X)[-1]
+
+
+def evaluate(
+    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+) -> tuple[float, int]:
+    """Mean loss, and the number of samples whose largest output is where it should be."""
+    check_inputs(network, parameters, X, Y)
+    values, zs, slopes = forward(network, parameters, X)
+    Y = targets(network, Y)
+    loss, _ = output_loss(network, zs[-1], values[-1], slopes[-1], Y)
+    if network.sizes[-1] == 1:
+        hits = (values[-1] > 0.5) == (Y > 0.5)
+    else:
+        hits = values[-1].argmax(1) == Y.argmax(1)
+    return loss, int(hits.sum())
+
+
+def backpropagation(
+    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+) -> tuple[np.ndarray, float]:
+    """Gradients T [network.size] and the mean loss of X and Y as one batch."""
+    check_inputs(network, parameters, X, Y)
+    values, zs, slopes = forward(network, parameters, X)
+    loss, delta = output_loss(network, zs[-1], values[-1], slopes[-1], targets(network, Y))
+    weights, gradients = network.rows(parameters), network.zeros()
+    first = int(network.bias)  # the column where the weights begin
+    for layer in reversed(range(network.layers)):
+        gradient = network.rows(gradients)[layer]
+        gradient[:] = delta.T @ values[layer]
+        gradient[:, first:] += parameters.dtype.type(network.l2 / len(X)) * weights[layer][:, first:]
+        if layer:
+            delta = (delta @ weights[layer][:, first:]) * slopes[layer]
+    return gradients, loss
+
+
+class Hyperparameters:
+    """The hyperparameters of a rule at a step, in a dtype, as `fastmlp.kernels.updates` reads them."""
+
+    def __init__(self, rule: Rule, step: int, dtype: np.dtype) -> None:
+        for name in ("learning_rate", "momentum", "beta1", "beta2", "epsilon"):
+            setattr(self, name, dtype.type(getattr(rule, name)))
+        self.correction1 = dtype.type(1 - rule.beta1**step)
+        self.correction2 = dtype.type(1 - rule.beta2**step)
+
+
+def update_weights(
+    rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
+) -> None:
+    """One step of the rule, in place."""
+    check_flat("gradients", gradients, len(parameters), str(parameters.dtype))
+    check_state(rule, state, parameters)
+    state.step += 1
+    formula, _ = UPDATES[rule.kind]
+    slots = state.slots.reshape(rule.slots, len(parameters))
+    h = Hyperparameters(rule, int(state.step[0]), parameters.dtype)
+    parameters[:], new = formula(parameters, gradients, tuple(slots), h, np)
+    for slot, value in zip(slots, new, strict=True):
+        slot[:] = value
+
+
+def train_epoch(
+    network: Network,
+    rule: Rule,
+    parameters: np.ndarray,
+    state: State,
+    X: np.ndarray,
+    Y: np.ndarray,
+    order: np.ndarray,
+    batch_size: int,
+    *,
+    threads: int | None = None,
+) -> np.ndarray:
+    """One step for each batch of ``order``, in place; the mean loss of each, float64."""
+    check_inputs(network, parameters, X, Y)
+    check_state(rule, state, parameters)
+    check_order(order, len(X), batch_size)
+    losses = []
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        gradients, loss = backpropagation(network, parameters, X[batch], Y[batch])
+        update_weights(rule, parameters, gradients, state)
+        losses.append(loss)
+    return np.array(losses)
