@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fastmlp.kernels.activations import ACTIVATIONS, CODES
+from fastmlp.kernels.activations import ACTIVATIONS, CODES, SOFTMAX
 from fastmlp.kernels.losses import CODES as LOSS_CODES
 from fastmlp.kernels.losses import OUTPUTS
 from fastmlp.kernels.names import unknown_name
@@ -111,6 +111,11 @@ class Network:
         if output not in OUTPUTS[self.loss]:
             raise ValueError(
                 f"output={output!r} does not go with loss={self.loss!r}; expected {' or '.join(OUTPUTS[self.loss])}"
+            )
+        if output == SOFTMAX and self.sizes[-1] == 1:
+            raise ValueError(
+                f"sizes={list(self.sizes)} end in 1; loss='cross_entropy' expects 2 outputs or more, as softmax over one "
+                "unit is always 1 (one output goes with loss='binary_cross_entropy')"
             )
         for name in ("input_scale", "input_shift"):
             if not np.isfinite(getattr(self, name)):

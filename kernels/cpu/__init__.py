@@ -1,0 +1,194 @@
+"""The contract on CPU cores: `fastmlp.kernels.cpu.drivers`, from Python."""
+
+import time
+
+import numpy as np
+
+from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state
+from fastmlp.kernels.cpu import cache, drivers, plan, team
+from fastmlp.kernels.cpu.config import BRIEF_WORK
+from fastmlp.kernels.cpu.target import vector_bits, vector_registers
+from fastmlp.kernels.network import Network
+from fastmlp.kernels.updates import Rule, State
+
+_NO_ORDER, _NO_LABELS = np.zeros(0, np.int64), np.zeros(0, np.int32)
+_NOTHING = {dtype: np.zeros(0, dtype) for dtype in ("float32", "float64")}
+_NO_LOSSES = np.zeros(0)
+
+
+def _threads(threads: int | None) -> int:
+    return team.most_threads() if threads is None else threads
+
+
+def _targets(network: Network, Y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and dense targets, of which one is empty."""
+    if Y is None:
+        return _NO_LABELS, _NOTHING[network.dtype]
+    return (Y, _NOTHING[network.dtype]) if Y.ndim == 1 else (_NO_LABELS, Y.reshape(-1))
+
+
+def _run(
+    job: int,
+    network: Network,
+    p: plan.Plan,
+    parameters: np.ndarray,
+    *,
+    rule: Rule | None = None,
+    slots: np.ndarray | None = None,
+    order: np.ndarray = _NO_ORDER,
+    Y: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    losses: np.ndarray = _NO_LOSSES,
+    gradients: np.ndarray | None = None,
+) -> np.ndarray:
+    """Run a job on the plan's team; returns what its members found: float64 [members, 8]."""
+    nothing = _NOTHING[network.dtype]
+    labels, dense = _targets(network, Y)
+    partial = np.zeros(8 * p.members)
+    arguments = (
+        p.plan,
+        p.table,
+        plan.settings(network, rule),
+        plan.hyperparameters(rule, network.dtype, p.members),
+        parameters,
+        nothing if slots is None else slots,
+        order,
+        labels,
+        dense,
+        nothing if out is None else out,
+        losses,
+        p.scratch,
+        nothing if gradients is None else gradients,
+        partial,
+        p.team,
+    )
+
+    def stop() -> None:
+        p.team[team.STOP] = 1
+
+    brief = plan.work(network) * int(p.plan[drivers.SAMPLES]) < BRIEF_WORK
+    team.run(p.members, lambda t: drivers.run(t, job, *arguments), stop, brief)
+    return partial.reshape(p.members, 8)
+
+
+def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y, threads: int | None):
+    """Run an inference job; returns what its members found and the array of results."""
+    check_inputs(network, parameters, X, Y)
+    n = len(X)
+    members = plan.members_for(network, n, 1, _threads(threads))
+    p = plan.by_samples(network, min(plan.chunk_samples(network), max(n, 1)), members)
+    plan.set_batch(p.plan, X.ctypes.data, X, n, n)
+    size = plan.results(network, p.table, n) if job == drivers.FEEDFORWARD else n * network.sizes[-1]
+    out = np.empty(0 if job == drivers.EVALUATE else size, network.dtype)
+    found = _run(job, network, p, parameters, Y=Y, out=out)
+    return found, out, p.table
+
+
+def feedforward(
+    network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None
+) -> list[np.ndarray]:
+    """Activations T [n, units] of every layer after the input."""
+    _, out, table = _infer(drivers.FEEDFORWARD, network, parameters, X, None, threads)
+    sizes = network.sizes[1:]
+    starts = table[:, drivers.RESULT].tolist()
+    return [out[start : start + len(X) * size].reshape(len(X), size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+    """Outputs T [n, n_out]."""
+    _, out, _ = _infer(drivers.PREDICT, network, parameters, X, None, threads)
+    return out.reshape(len(X), network.sizes[-1])
+
+
+def evaluate(
+    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+) -> tuple[float, int]:
+    """Mean loss, and the number of samples whose largest output is where it should be."""
+    found, _, _ = _infer(drivers.EVALUATE, network, parameters, X, Y, threads)
+    return float(found[:, 0].sum() / len(X)), int(found[:, 1].sum())
+
+
+def backpropagation(
+    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+) -> tuple[np.ndarray, float]:
+    """Gradients T [network.size] and the mean loss of X and Y as one batch."""
+    check_inputs(network, parameters, X, Y)
+    n = len(X)
+    members = plan.members_for(network, n, 3, _threads(threads))
+    p = plan.by_samples(network, min(plan.chunk_samples(network), n), members)
+    plan.set_batch(p.plan, X.ctypes.data, X, n, n)
+    gradients = plan.aligned_zeros(members * network.size, network.dtype)
+    found = _run(drivers.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
+    total = network.zeros()
+    gradients.reshape(members, network.size).sum(0, out=total)
+    if network.l2:
+        penalty = parameters.dtype.type(network.l2 / n)
+        for gradient, weights in zip(network.rows(total), network.rows(parameters), strict=True):
+            gradient[:, int(network.bias) :] += penalty * weights[:, int(network.bias) :]
+    return total, float(found[:, 0].sum() / n)
+
+
+def update_weights(
+    rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
+) -> None:
+    """One step of the rule, in place."""
+    check_flat("gradients", gradients, len(parameters), str(parameters.dtype))
+    check_state(rule, state, parameters)
+    network = Network.build([1, 1], loss="mean_squared_error", dtype=str(parameters.dtype))
+    p = plan.by_samples(network, 1, 1)
+    p.plan[[drivers.RULE, drivers.SIZE, drivers.STEP]] = rule.code, len(parameters), state.step[0]
+    _run(drivers.UPDATE, network, p, parameters, rule=rule, slots=state.slots, gradients=gradients)
+    state.step += 1
+
+
+def train_epoch(
+    network: Network,
+    rule: Rule,
+    parameters: np.ndarray,
+    state: State,
+    X: np.ndarray,
+    Y: np.ndarray,
+    order: np.ndarray,
+    batch_size: int,
+    *,
+    threads: int | None = None,
+) -> np.ndarray:
+    """One step for each batch of ``order``, in place; the mean loss of each, float64."""
+    check_inputs(network, parameters, X, Y)
+    check_state(rule, state, parameters)
+    check_order(order, len(X), batch_size)
+    batch_size = min(batch_size, max(len(order), 1))
+    members = plan.members_for(network, batch_size, 3, _threads(threads))
+    losses = np.zeros(-(-len(order) // batch_size))
+    if plan.is_small(batch_size, members):
+        job, p = drivers.TRAIN_SMALL, plan.by_units(network, batch_size, members)
+        gradients = None
+    else:
+        job = drivers.TRAIN_LARGE
+        p = plan.by_samples(network, min(plan.chunk_samples(network), batch_size), members)
+        gradients = plan.aligned_zeros(members * network.size, network.dtype)
+    plan.set_batch(p.plan, X.ctypes.data, X, len(order), batch_size, int(state.step[0]))
+    p.plan[drivers.RULE] = rule.code
+    _run(
+        job,
+        network,
+        p,
+        parameters,
+        rule=rule,
+        slots=state.slots,
+        order=order,
+        Y=Y,
+        losses=losses,
+        gradients=gradients,
+    )
+    state.step += len(losses)
+    return losses
+
+
+def warmup(dtypes: tuple[str, ...] = ("float32", "float64")) -> float:
+    """Compile the kernels of these dtypes, or load them from the cache; returns the seconds it took."""
+    start = time.perf_counter()
+    for dtype in dtypes:
+        network = Network.build([1, 1], loss="mean_squared_error", dtype=dtype)
+        predict(network, network.zeros(), np.zeros((1, 1), dtype), threads=1)
+    return time.perf_counter() - start

@@ -1,0 +1,21 @@
+"""Every number that tunes the CPU backend, and what it was measured on."""
+
+from fastmlp.kernels.cpu.target import vector_registers
+
+#: Rows of a tile. With `COLUMNS` it fills the registers: 4 x 3 sums and 4 operands of 16, 4 x 6 and 7 of 32.
+ROWS = 4
+COLUMNS = 3 if vector_registers() == 16 else 6
+
+#: Bytes of rows that a member works on at a time in large batches and inference: half of a 512 KiB second-level cache.
+CHUNK_BYTES = 256 * 1024
+#: Fewest and most samples of such a chunk.
+CHUNK_SAMPLES = (16, 256)
+
+#: Batches of at most this many samples for each member are split by units, larger ones by samples.
+SMALL_BATCH = 32
+
+#: Multiply-adds of a step below which another member costs more in barriers than it saves.
+WORK_PER_MEMBER = 20_000
+
+#: Multiply-adds of a forward pass over all samples that take about 0.1 s, training included: too short to interrupt.
+BRIEF_WORK = 1_000_000_000

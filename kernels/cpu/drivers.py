@@ -1,0 +1,526 @@
+"""The epoch, from its first step to its last, as one member of a team of threads runs it.
+
+Two ways to split a step over the team, and one for inference:
+
+small batches   by units. A member owns some rows of every layer. One sweep over its rows applies the update of the
+                step before and, while the rows are in the first-level cache, takes their dot products with the next
+                batch: weights and velocities are read once a step. After each layer's sweep the members meet at a
+                barrier and see each other's activations. The output's delta is worked out by each for itself.
+large batches   by samples. A member takes its samples in chunks that stay in the second-level cache, forward and
+                backward, and adds up a gradient of its own; at a barrier the gradients meet, and each member updates
+                the rows that it owns.
+
+Numba compiles a function anew for an argument that is a literal number; hence np.int64(0) and the like below.
+
+Legend: rows are aligned and padded (`fastmlp.kernels.network`); t is the member's number; offsets and strides count
+elements of ``scratch``; l is a layer of weights from 0, D its delta, S its slopes.
+"""
+
+import math
+
+import numpy as np
+
+from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
+from fastmlp.kernels.contract import INPUT_DTYPES
+from fastmlp.kernels.cpu.cache import cached
+from fastmlp.kernels.cpu.config import COLUMNS, ROWS
+from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
+from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
+from fastmlp.kernels.cpu.tiles import (
+    apply_rule,
+    compiled,
+    delta1,
+    delta2,
+    delta4,
+    dot1,
+    dot2,
+    dot4,
+    gradient1,
+    gradient2,
+    gradient4,
+    rule1,
+    rule2,
+    rule4,
+)
+from fastmlp.kernels.losses import CODES as LOSS_CODES
+from fastmlp.kernels.losses import CROSS_ENTROPY
+from fastmlp.kernels.network import ACTIVATION, N_IN, N_OUT, OFFSET, STRIDE
+
+#: What `run` is asked to do.
+TRAIN_SMALL, TRAIN_LARGE, GRADIENT, UPDATE, PREDICT, FEEDFORWARD, EVALUATE = range(7)
+
+#: Columns of the plan's table, after the five of `Network.table`: where the layer's input rows, output rows, slopes and
+#: deltas lie in scratch, the stride of its output rows, and where its activations go in the result of `FEEDFORWARD`.
+INPUT, OUTPUT, SLOPES, DELTA, OUT_STRIDE, RESULT = range(5, 11)
+TABLE_COLUMNS = 11
+
+#: Entries of the plan.
+(
+    MEMBERS,
+    LAYERS,
+    BIAS,
+    LOSS,
+    RULE,
+    SIZE,  # parameters, and the distance between state arrays
+    SAMPLES,  # entries of the order
+    BATCH,
+    CHUNK,  # rows that a member's scratch holds
+    ADDRESS,  # of the samples
+    INPUT_CODE,
+    ROW_BYTES,  # of a sample
+    TARGETS,  # scratch offset of the target rows
+    PRIVATE,  # scratch offset of member 0's own region
+    REGION,  # length of a member's own region
+    SUMS,  # offset of pre-activations in a member's region
+    PROBABILITIES,  # offset of outputs in a member's region
+    OUTPUT_SLOPES,  # offset of the output's slopes in a member's region
+    STEP,  # steps taken before
+    LANES,
+    PLAN_LENGTH,
+) = range(21)
+
+#: Entries of the settings, float64.
+SCALE, SHIFT, L2, BETA1, BETA2, SETTINGS_LENGTH = range(6)
+
+#: Elements of a member's hyperparameters: those of `HYPERPARAMETERS`, then λ/B.
+H_LENGTH = 16
+CORRECTION1, CORRECTION2, DECAY = 5, 6, 7
+
+IDENTITY = ACTIVATION_CODES["identity"]
+SOFTMAX_LOSS = LOSS_CODES[CROSS_ENTROPY]
+assert INPUT_DTYPES == ("uint8", "float32", "float64")
+
+
+# --------------------------------------------------------------------------------------------------------- small parts
+@compiled
+def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, last):
+    """Samples and targets at places first … last - 1 of the order, into rows from x0 and t0 on.
+
+    An empty order stands for 0, 1, 2, …; where there are neither labels nor dense targets, the rows stay as they are.
+    """
+    n_in, n_out = table[0, N_IN], table[plan[LAYERS] - 1, N_OUT]
+    sx, st = table[0, STRIDE], table[plan[LAYERS] - 1, OUT_STRIDE]
+    scale, shift = scratch.dtype.type(settings[SCALE]), scratch.dtype.type(settings[SHIFT])
+    for i in range(first, last):
+        sample = order[i] if len(order) else i
+        x, row = x0 + (i - first) * sx, t0 + (i - first) * st
+        gather(plan[ADDRESS] + sample * plan[ROW_BYTES], plan[INPUT_CODE], n_in, scale, shift, scratch, x)
+        if len(dense):
+            for k in range(n_out):
+                scratch[row + k] = dense[sample * n_out + k]
+        elif len(labels) and n_out == 1:
+            scratch[row] = labels[sample]
+        elif len(labels):
+            for k in range(n_out):
+                scratch[row + k] = 0
+            scratch[row + labels[sample]] = 1
+
+
+@compiled
+def set_step(plan, settings, H, step, batch):
+    """The hyperparameters that change from step to step (the first is 1)."""
+    H[CORRECTION1] = 1 - settings[BETA1] ** step
+    H[CORRECTION2] = 1 - settings[BETA2] ** step
+    H[DECAY] = settings[L2] / batch
+
+
+@compiled
+def output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, total):
+    """Outputs and deltas (divided by ``total``, the batch's samples) of n rows; returns the sum of their losses."""
+    last = plan[LAYERS] - 1
+    n_out, stride, code = table[last, N_OUT], table[last, OUT_STRIDE], table[last, ACTIVATION]
+    loss = 0.0
+    one = scratch.dtype.type(1)
+    factor = one / scratch.dtype.type(total)
+    for i in range(n):
+        row = i * stride
+        z, t, d, p, s = z0 + row, t0 + row, d0 + row, p0 + row, s0 + row
+        if plan[LOSS] == SOFTMAX_LOSS:
+            top, exponentials, chosen = softmax(scratch, z, n_out, scratch, p, scratch, t)
+            scale = one / exponentials
+            loss += math.log(exponentials) + top - chosen
+            subtract_targets(scratch, p, n_out, scale, scratch, t, factor, scratch, d)
+            for k in range(n_out):
+                scratch[p + k] *= scale
+        else:
+            activate(code, scratch, z, n_out, scratch, p, scratch, s)
+            loss += elementwise_loss(
+                plan[LOSS], scratch, z, n_out, scratch, p, scratch, s, scratch, t, factor, scratch, d
+            )
+    return loss
+
+
+@compiled
+def delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, start, stop):
+    """Delta of layer - 1 for n samples, columns start … stop - 1: the layer's delta times its weights times slopes."""
+    n_out, offset, stride = table[layer, N_OUT], table[layer, OFFSET], table[layer, STRIDE]
+    sd, se, lanes = table[layer, OUT_STRIDE], table[layer - 1, OUT_STRIDE], plan[LANES]
+    i = 0
+    while i < n:
+        rest = n - i
+        d, s, e = d0 + i * sd, s0 + i * se, e0 + i * se
+        if rest >= ROWS:
+            delta4(
+                n_out, scratch, d, sd, 1, parameters, offset, stride,
+                scratch, s, se, scratch, e, se, start, stop, lanes,
+            )  # fmt: skip
+            i += ROWS
+        elif rest >= 2:
+            delta2(
+                n_out, scratch, d, sd, 1, parameters, offset, stride,
+                scratch, s, se, scratch, e, se, start, stop, lanes,
+            )  # fmt: skip
+            i += 2
+        else:
+            delta1(
+                n_out, scratch, d, sd, 1, parameters, offset, stride,
+                scratch, s, se, scratch, e, se, start, stop, lanes,
+            )  # fmt: skip
+            i += 1
+
+
+# -------------------------------------------------------------------------------------------------------- small batches
+@compiled
+def sweep(
+    plan, table, layer, parameters, slots, H, scratch,
+    first, last, d0, before, updates, x0, samples, z0, sz,
+):  # fmt: skip
+    """Update rows first … last - 1 from ``updates`` samples, then their pre-activations for ``samples`` samples.
+
+    The update takes delta rows at d0 and input rows at ``before``; the pre-activations take input rows at x0 and go to
+    z0, the column of unit ``first``. Either number of samples may be 0.
+    """
+    offset, stride, n_in = table[layer, OFFSET], table[layer, STRIDE], table[layer, N_IN]
+    sd, size, code, lanes = table[layer, OUT_STRIDE], plan[SIZE], plan[RULE], plan[LANES]
+    start = -lanes * plan[BIAS]
+    j = first
+    while j < last:
+        w, d, z, rest = offset + j * stride, d0 + j, z0 + j - first, last - j
+        if rest >= ROWS:
+            if updates:
+                rule4(
+                    updates, scratch, d, 1, sd, scratch, before, stride, code, H,
+                    parameters, w, stride, slots, size, start, n_in, lanes,
+                )  # fmt: skip
+            if samples:
+                dot4(parameters, w, stride, scratch, x0, stride, samples, start, n_in, scratch, z, sz)
+            j += ROWS
+        elif rest >= 2:
+            if updates:
+                rule2(
+                    updates, scratch, d, 1, sd, scratch, before, stride, code, H,
+                    parameters, w, stride, slots, size, start, n_in, lanes,
+                )  # fmt: skip
+            if samples:
+                dot2(parameters, w, stride, scratch, x0, stride, samples, start, n_in, scratch, z, sz)
+            j += 2
+        else:
+            if updates:
+                rule1(
+                    updates, scratch, d, 1, sd, scratch, before, stride, code, H,
+                    parameters, w, stride, slots, size, start, n_in, lanes,
+                )  # fmt: skip
+            if samples:
+                dot1(parameters, w, stride, scratch, x0, stride, samples, start, n_in, scratch, z, sz)
+            j += 1
+
+
+@compiled
+def train_small(t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, team):
+    """Member t's part of an epoch of small batches.
+
+    In step s a layer's sweep applies the update of step s - 1. Inputs are therefore kept for two steps, and taken in one
+    step ahead: three buffers of samples, two of each layer's activations, used in turn. A delta that only its own
+    member reads (the first layer's and the output's) lies in that member's region, the others are shared.
+    """
+    members, layers, batch, samples = plan[MEMBERS], plan[LAYERS], plan[BATCH], plan[SAMPLES]
+    own = plan[PRIVATE] + t * plan[REGION]
+    last, lanes = layers - 1, plan[LANES]
+    steps = (samples + batch - 1) // batch
+    sx, st = table[0, STRIDE], table[last, OUT_STRIDE]
+    p0, s0 = own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES]
+
+    n = min(batch, samples)
+    low, high = n * t // members, n * (t + 1) // members
+    take_in(
+        plan, table, settings, order, labels, dense, scratch,
+        table[0, INPUT] + low * sx, plan[TARGETS] + low * st, low, high,
+    )  # fmt: skip
+    if not barrier(team, members):
+        return
+    done = np.int64(0)  # samples of the step before
+    for s in range(steps + 1):
+        n = max(min(batch, samples - s * batch), 0)
+        if s > 0:
+            set_step(plan, settings, H, plan[STEP] + s, done)
+        for layer in range(layers):
+            n_out, stride, so = table[layer, N_OUT], table[layer, STRIDE], table[layer, OUT_STRIDE]
+            buffers = 3 if layer == 0 else 2
+            now = table[layer, INPUT] + s % buffers * batch * stride
+            before = table[layer, INPUT] + (s + buffers - 1) % buffers * batch * stride
+            first, end = n_out * t // members, n_out * (t + 1) // members
+            d0 = table[layer, DELTA] + (own if layer == 0 or layer == last else 0)
+            z0 = own + plan[SUMS]
+            sweep(
+                plan, table, layer, parameters, slots, H, scratch,
+                first, end, d0, before, done, now, n, z0, so,
+            )  # fmt: skip
+            code = IDENTITY if layer == last else table[layer, ACTIVATION]
+            target = table[layer, OUTPUT] + s % 2 * batch * so
+            slopes = s0 - first if layer == last else table[layer, SLOPES]
+            for i in range(n):
+                activate(
+                    code, scratch, z0 + i * so, end - first,
+                    scratch, target + i * so + first, scratch, slopes + i * so + first,
+                )  # fmt: skip
+            if layer == 0 and s + 1 < steps:
+                coming = min(batch, samples - (s + 1) * batch)
+                low, high = coming * t // members, coming * (t + 1) // members
+                buffer, place = (s + 1) % 3 * batch, (s + 1) * batch
+                take_in(
+                    plan, table, settings, order, labels, dense, scratch,
+                    table[0, INPUT] + (buffer + low) * sx, plan[TARGETS] + (buffer + low) * st,
+                    place + low, place + high,
+                )  # fmt: skip
+            if not barrier(team, members):
+                return
+        if s == steps:
+            return
+        t0, d0 = plan[TARGETS] + s % 3 * batch * st, own + table[last, DELTA]
+        z0 = table[last, OUTPUT] + s % 2 * batch * st
+        loss = output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, n)
+        if t == 0:
+            losses[s] = loss / n
+        for layer in range(last, 0, -1):
+            width = table[layer - 1, N_OUT]
+            if layer == 1:  # the vectors that hold this member's own units
+                first, end = width * t // members // lanes * lanes, width * (t + 1) // members
+            else:  # whole vectors, shared out: all members will read all of them
+                vectors = (width + lanes - 1) // lanes
+                first, end = vectors * t // members * lanes, vectors * (t + 1) // members * lanes
+            e0 = table[layer - 1, DELTA] + (own if layer == 1 else 0)
+            delta_below(plan, table, layer, parameters, scratch, d0, table[layer - 1, SLOPES], e0, n, first, end)
+            d0 = e0
+            if layer > 1 and not barrier(team, members):
+                return
+        done = n
+
+
+# -------------------------------------------------------------------------------------------------------- large batches
+@compiled
+def forward(plan, table, parameters, scratch, own, n):
+    """Pre-activations and activations of all layers for a chunk of n samples in a member's region at ``own``."""
+    lanes = plan[LANES]
+    start = -lanes * plan[BIAS]
+    for layer in range(plan[LAYERS]):
+        n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
+        offset, stride = table[layer, OFFSET], table[layer, STRIDE]
+        x0, z0, so = own + table[layer, INPUT], own + table[layer, OUTPUT], table[layer, OUT_STRIDE]
+        j = 0
+        while j < n_out:
+            w, rest = offset + j * stride, n_out - j
+            if rest >= ROWS:
+                dot4(parameters, w, stride, scratch, x0, stride, n, start, n_in, scratch, z0 + j, so)
+                j += ROWS
+            elif rest >= 2:
+                dot2(parameters, w, stride, scratch, x0, stride, n, start, n_in, scratch, z0 + j, so)
+                j += 2
+            else:
+                dot1(parameters, w, stride, scratch, x0, stride, n, start, n_in, scratch, z0 + j, so)
+                j += 1
+        if layer < plan[LAYERS] - 1:
+            s0 = own + table[layer, SLOPES]
+            for i in range(n):
+                activate(
+                    table[layer, ACTIVATION], scratch, z0 + i * so, n_out,
+                    scratch, z0 + i * so, scratch, s0 + i * so,
+                )  # fmt: skip
+
+
+@compiled
+def backward(plan, table, parameters, scratch, own, n, gradients, g0, more):
+    """The chunk's gradient of all layers, stored at g0 or added to it; the output's delta is there already.
+
+    A block of columns of the inputs stays in the first-level cache while all units pass over it.
+    """
+    lanes = plan[LANES]
+    for layer in range(plan[LAYERS] - 1, -1, -1):
+        n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
+        stride, sd = table[layer, STRIDE], table[layer, OUT_STRIDE]
+        d0, x0, target = own + table[layer, DELTA], own + table[layer, INPUT], g0 + table[layer, OFFSET]
+        start = -lanes * plan[BIAS]
+        while start < n_in:
+            stop = min(start + COLUMNS * lanes, n_in)
+            j = 0
+            while j < n_out:
+                rest, g = n_out - j, target + j * stride
+                if rest >= ROWS:
+                    gradient4(
+                        n, scratch, d0 + j, 1, sd, scratch, x0, stride, gradients, g, stride, start, stop, lanes, more
+                    )
+                    j += ROWS
+                elif rest >= 2:
+                    gradient2(
+                        n, scratch, d0 + j, 1, sd, scratch, x0, stride, gradients, g, stride, start, stop, lanes, more
+                    )
+                    j += 2
+                else:
+                    gradient1(
+                        n, scratch, d0 + j, 1, sd, scratch, x0, stride, gradients, g, stride, start, stop, lanes, more
+                    )
+                    j += 1
+            start = start + COLUMNS * lanes
+        if layer > 0:
+            s0, e0 = own + table[layer - 1, SLOPES], own + table[layer - 1, DELTA]
+            delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, np.int64(0), table[layer, N_IN])
+
+
+@compiled
+def batch_gradient(
+    t, plan, table, settings, parameters, order, labels, dense, scratch, gradients, place, n
+):  # fmt: skip
+    """Member t's gradient for its share of the n samples from ``place`` on; returns the sum of its losses."""
+    members, last, g0 = plan[MEMBERS], plan[LAYERS] - 1, t * plan[SIZE]
+    own = plan[PRIVATE] + t * plan[REGION]
+    low, high = n * t // members, n * (t + 1) // members
+    if low == high:
+        gradients[g0 : g0 + plan[SIZE]] = 0
+    total, i = 0.0, low
+    while i < high:
+        chunk = min(plan[CHUNK], high - i)
+        take_in(
+            plan, table, settings, order, labels, dense, scratch,
+            own + table[0, INPUT], own + plan[TARGETS], place + i, place + i + chunk,
+        )  # fmt: skip
+        forward(plan, table, parameters, scratch, own, chunk)
+        total += output_deltas(
+            plan, table, scratch, own + table[last, OUTPUT], own + plan[TARGETS], own + table[last, DELTA],
+            own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES], chunk, n,
+        )  # fmt: skip
+        backward(plan, table, parameters, scratch, own, chunk, gradients, g0, np.intp(i > low))
+        i += chunk
+    return total
+
+
+@compiled
+def update_rows(t, plan, table, H, parameters, slots, gradients):
+    """The rule on the rows that member t owns, from the sum of all members' gradients."""
+    members, size, lanes, code = plan[MEMBERS], plan[SIZE], plan[LANES], plan[RULE]
+    for layer in range(plan[LAYERS]):
+        n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
+        offset, stride = table[layer, OFFSET], table[layer, STRIDE]
+        for j in range(n_out * t // members, n_out * (t + 1) // members):
+            row = offset + j * stride
+            if plan[BIAS]:
+                apply_rule(code, H, gradients, members, size, parameters, slots, size, row - lanes, row, 1)
+            apply_rule(code, H, gradients, members, size, parameters, slots, size, row, row + n_in, 0)
+
+
+@compiled
+def train_large(
+    t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, gradients, partial, team
+):  # fmt: skip
+    """Member t's part of an epoch of large batches."""
+    members, batch, samples = plan[MEMBERS], plan[BATCH], plan[SAMPLES]
+    for s in range((samples + batch - 1) // batch):
+        n = min(batch, samples - s * batch)
+        partial[8 * t] = batch_gradient(
+            t, plan, table, settings, parameters, order, labels, dense, scratch, gradients, s * batch, n
+        )
+        if not barrier(team, members):
+            return
+        if t == 0:
+            total = 0.0
+            for member in range(members):
+                total += partial[8 * member]
+            losses[s] = total / n
+        set_step(plan, settings, H, plan[STEP] + s + 1, n)
+        update_rows(t, plan, table, H, parameters, slots, gradients)
+        if not barrier(team, members):
+            return
+
+
+# ------------------------------------------------------------------------------------------------------------ inference
+@compiled
+def count_hits(plan, table, scratch, p0, t0, n):
+    """How many of n rows have their largest output where the target has (one output: are on the same side of ½)."""
+    last = plan[LAYERS] - 1
+    n_out, stride = table[last, N_OUT], table[last, OUT_STRIDE]
+    hits = 0
+    for i in range(n):
+        p, t = p0 + i * stride, t0 + i * stride
+        if n_out == 1:
+            hits += (scratch[p] > 0.5) == (scratch[t] > 0.5)
+            continue
+        answer, truth = 0, 0
+        for k in range(1, n_out):
+            if scratch[p + k] > scratch[p + answer]:
+                answer = k
+            if scratch[t + k] > scratch[t + truth]:
+                truth = k
+        hits += answer == truth
+    return hits
+
+
+@compiled
+def infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, out, partial):
+    """Member t's share of the samples through the network, chunk by chunk."""
+    members, last, samples = plan[MEMBERS], plan[LAYERS] - 1, plan[SAMPLES]
+    own = plan[PRIVATE] + t * plan[REGION]
+    z0, p0 = own + table[last, OUTPUT], own + plan[PROBABILITIES]
+    loss, hits = 0.0, 0
+    i, high = samples * t // members, samples * (t + 1) // members
+    while i < high:
+        chunk = min(plan[CHUNK], high - i)
+        take_in(
+            plan, table, settings, order, labels, dense, scratch,
+            own + table[0, INPUT], own + plan[TARGETS], i, i + chunk,
+        )  # fmt: skip
+        forward(plan, table, parameters, scratch, own, chunk)
+        loss += output_deltas(
+            plan, table, scratch, z0, own + plan[TARGETS], own + table[last, DELTA],
+            p0, own + plan[OUTPUT_SLOPES], chunk, np.int64(1),
+        )  # fmt: skip
+        if job == EVALUATE:
+            hits += count_hits(plan, table, scratch, p0, own + plan[TARGETS], chunk)
+        else:
+            for layer in range(last if job == PREDICT else 0, last + 1):
+                n_out, stride = table[layer, N_OUT], table[layer, OUT_STRIDE]
+                source = p0 if layer == last else own + table[layer, OUTPUT]
+                target = table[layer, RESULT] + i * n_out
+                for row in range(chunk):
+                    for k in range(n_out):
+                        out[target + row * n_out + k] = scratch[source + row * stride + k]
+        i += chunk
+    partial[8 * t], partial[8 * t + 1] = loss, hits
+
+
+# ------------------------------------------------------------------------------------------------------ the one function
+@cached
+def run(
+    t, job, plan, table, settings, hyperparameters, parameters, slots, order, labels, dense, out,
+    losses, scratch, gradients, partial, team,
+):  # fmt: skip
+    """What member t of a team does of a job.
+
+    All jobs are one compiled function a dtype: compiled once, kept in one file of the cache, and the same for every
+    network, loss and rule, which it reads from the plan.
+    """
+    unit = flush_subnormals()
+    H = hyperparameters[t * H_LENGTH : (t + 1) * H_LENGTH]
+    if job == TRAIN_SMALL:
+        train_small(t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, team)
+    elif job == TRAIN_LARGE:
+        train_large(
+            t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, gradients, partial, team
+        )
+    elif job == GRADIENT:
+        partial[8 * t] = batch_gradient(
+            t, plan, table, settings, parameters, order, labels, dense, scratch, gradients, np.int64(0), plan[SAMPLES]
+        )
+    elif job == UPDATE:
+        set_step(plan, settings, H, plan[STEP] + 1, np.int64(1))
+        apply_rule(plan[RULE], H, gradients, 1, 0, parameters, slots, plan[SIZE], 0, plan[SIZE], 1)
+    else:
+        infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, out, partial)
+    restore_subnormals(unit)

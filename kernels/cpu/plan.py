@@ -1,0 +1,169 @@
+"""Where everything lies while a job runs: the integers that `fastmlp.kernels.cpu.drivers` reads, and its scratch."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastmlp.kernels.cpu import drivers as d
+from fastmlp.kernels.cpu.config import CHUNK_BYTES, CHUNK_SAMPLES, SMALL_BATCH, WORK_PER_MEMBER
+from fastmlp.kernels.cpu.rows import INPUT_CODES
+from fastmlp.kernels.cpu.target import vector_bits
+from fastmlp.kernels.network import ALIGNMENT, N_OUT, STRIDE, Network, aligned_zeros, row_stride
+from fastmlp.kernels.updates import HYPERPARAMETERS, Rule
+
+
+class _Space:
+    """Offsets of arrays laid one after another."""
+
+    def __init__(self, network: Network, length: int = 0) -> None:
+        self.block = ALIGNMENT // np.dtype(network.dtype).itemsize
+        self.length = length
+        self.ones: list[tuple[int, int, int]] = []  # (first place, rows, stride) of ones in the bias' place
+
+    def rows(self, count: int, stride: int, ones: bool = False) -> int:
+        """Room for so many rows; returns the offset of the first value of the first."""
+        start = self.length + self.block
+        self.length += count * stride + self.block
+        if ones:
+            self.ones.append((start - 1, count, stride))
+        return start
+
+
+@dataclass
+class Plan:
+    """A network's job, ready to run but for its arrays.
+
+    Attributes
+    ----------
+    plan, table : ndarray of int64
+        As laid out in `fastmlp.kernels.cpu.drivers`.
+    scratch : ndarray
+        In the network's dtype; zeros, with ones in the place of the biases.
+    members : int
+        Threads.
+    """
+
+    plan: np.ndarray
+    table: np.ndarray
+    scratch: np.ndarray
+    members: int
+    team: np.ndarray = field(default_factory=lambda: np.zeros(24, np.int64))
+
+
+def work(network: Network) -> int:
+    """Multiply-adds of one sample's forward pass."""
+    return sum(n_in * n_out for n_in, n_out in zip(network.sizes, network.sizes[1:], strict=False))
+
+
+def chunk_samples(network: Network) -> int:
+    """How many samples a member takes at a time."""
+    row = sum(row_stride(size, network.dtype) for size in network.sizes) * np.dtype(network.dtype).itemsize
+    low, high = CHUNK_SAMPLES
+    return int(np.clip(CHUNK_BYTES // row // 4 * 4, low, high))
+
+
+def members_for(network: Network, samples: int, passes: int, threads: int) -> int:
+    """How many threads so many samples of work at a time are worth."""
+    return max(1, min(threads, work(network) * samples * passes // WORK_PER_MEMBER))
+
+
+def is_small(batch_size: int, members: int) -> bool:
+    """Whether batches of this size are split by units rather than by samples."""
+    return batch_size <= SMALL_BATCH * members
+
+
+def new_plan(network: Network, members: int) -> tuple[np.ndarray, np.ndarray]:
+    """Plan and table with what does not depend on the job."""
+    plan = np.zeros(d.PLAN_LENGTH, np.int64)
+    plan[[d.MEMBERS, d.LAYERS, d.BIAS, d.LOSS]] = members, network.layers, network.bias, network.loss_code
+    plan[d.SIZE] = network.size
+    plan[d.LANES] = vector_bits() // 8 // np.dtype(network.dtype).itemsize
+    table = np.zeros((network.layers, d.TABLE_COLUMNS), np.int64)
+    table[:, : network.table.shape[1]] = network.table
+    table[:, d.OUT_STRIDE] = [row_stride(size, network.dtype) for size in network.sizes[1:]]
+    return plan, table
+
+
+def set_batch(plan: np.ndarray, address: int, X: np.ndarray, samples: int, batch: int, step: int = 0) -> None:
+    """What the plan says of the samples."""
+    plan[d.ADDRESS], plan[d.INPUT_CODE], plan[d.ROW_BYTES] = address, INPUT_CODES[X.dtype.name], X.strides[0]
+    plan[d.SAMPLES], plan[d.BATCH], plan[d.STEP] = samples, batch, step
+
+
+def by_units(network: Network, batch: int, members: int) -> Plan:
+    """Scratch for `drivers.train_small`: shared, but for each member's sums, first and last deltas and outputs."""
+    plan, table = new_plan(network, members)
+    last = network.layers - 1
+    shared, own = _Space(network), _Space(network)
+    for layer, row in enumerate(table):
+        buffers = 3 if layer == 0 else 2
+        row[d.INPUT] = shared.rows(buffers * batch, row[STRIDE], ones=network.bias)
+        if layer:
+            table[layer - 1, d.OUTPUT] = row[d.INPUT]
+        row[d.SLOPES] = 0 if layer == last else shared.rows(batch, row[d.OUT_STRIDE])
+        private = layer in (0, last)
+        row[d.DELTA] = (own if private else shared).rows(batch, row[d.OUT_STRIDE])
+    outputs = table[last, d.OUT_STRIDE]
+    table[last, d.OUTPUT] = shared.rows(2 * batch, outputs)
+    plan[d.TARGETS] = shared.rows(3 * batch, outputs)
+    plan[d.SUMS] = own.rows(batch, table[:, d.OUT_STRIDE].max())
+    plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(batch, outputs), own.rows(batch, outputs)
+    plan[d.CHUNK] = batch
+    return finish(network, plan, table, shared, own, members)
+
+
+def by_samples(network: Network, chunk: int, members: int) -> Plan:
+    """Scratch for `drivers.train_large` and inference: a region of its own for each member."""
+    plan, table = new_plan(network, members)
+    own = _Space(network)
+    result = 0
+    for layer, row in enumerate(table):
+        row[d.INPUT] = own.rows(chunk, row[STRIDE], ones=network.bias)
+        if layer:
+            table[layer - 1, d.OUTPUT] = row[d.INPUT]
+        row[d.SLOPES], row[d.DELTA] = own.rows(chunk, row[d.OUT_STRIDE]), own.rows(chunk, row[d.OUT_STRIDE])
+    outputs = table[-1, d.OUT_STRIDE]
+    table[-1, d.OUTPUT], plan[d.TARGETS] = own.rows(chunk, outputs), own.rows(chunk, outputs)
+    plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(chunk, outputs), own.rows(chunk, outputs)
+    plan[d.CHUNK] = chunk
+    table[:, d.RESULT] = result
+    return finish(network, plan, table, _Space(network), own, members)
+
+
+def finish(
+    network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space, own: _Space, members: int
+) -> Plan:
+    """Allocate the scratch and write the ones."""
+    plan[d.PRIVATE], plan[d.REGION] = shared.length, own.length
+    scratch = aligned_zeros(shared.length + members * own.length, network.dtype)
+    regions = [shared.length + member * own.length for member in range(members)]
+    for base, ones in [(0, shared.ones), *((region, own.ones) for region in regions)]:
+        for start, rows, stride in ones:
+            scratch[base + start :: stride][:rows] = 1
+    return Plan(plan, table, scratch, members)
+
+
+def results(network: Network, table: np.ndarray, samples: int) -> int:
+    """Say in the table where each layer's activations go in one flat array; returns its length."""
+    offset = 0
+    for row in table:
+        row[d.RESULT] = offset
+        offset += samples * int(row[N_OUT])
+    return offset
+
+
+def hyperparameters(rule: Rule | None, dtype: str, members: int) -> np.ndarray:
+    """A set of hyperparameters for each member; those that change with the step are set by the drivers."""
+    H = np.zeros((members, d.H_LENGTH), dtype)
+    if rule is not None:
+        H[:, : len(HYPERPARAMETERS)] = [getattr(rule, name, 0.0) for name in HYPERPARAMETERS]
+    return H.reshape(-1)
+
+
+def settings(network: Network, rule: Rule | None = None) -> np.ndarray:
+    """What the drivers need in float64."""
+    values = np.zeros(d.SETTINGS_LENGTH)
+    values[[d.SCALE, d.SHIFT, d.L2]] = network.input_scale, network.input_shift, network.l2
+    if rule is not None:
+        values[[d.BETA1, d.BETA2]] = rule.beta1, rule.beta2
+    return values

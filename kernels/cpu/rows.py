@@ -1,0 +1,200 @@
+"""What is done to rows outside the products: taking samples in, activations, the output and its loss.
+
+Rows lie in scratch, aligned and padded with zeros to whole vectors (`fastmlp.kernels.network`), so a row of n values is
+handled as ceil(n / lanes) vectors; where a row has a neighbour beyond its n values, the last vector is masked.
+"""
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.cpu.vectors import Vec, VectorMath, cases, int_constant, loop, pointer
+from fastmlp.kernels.losses import LOSSES
+
+I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
+
+#: dtype of the samples -> the integer by which `gather` knows it
+INPUT_CODES = {"uint8": 0, "float32": 1, "float64": 2}
+_INPUT_TYPES = (ir.IntType(8), ir.FloatType(), ir.DoubleType())
+
+
+@intrinsic
+def gather(typing, address, code, n, scale, shift, X, x0):
+    """Take one sample of n values in: X[x0:x0 + n] = sample * scale + shift.
+
+    ``address`` is where the sample lies and ``code`` its dtype (`INPUT_CODES`), so that one compiled function takes
+    any. Values beyond the last whole vector are done one by one: padding stays zero, and nothing is read past the
+    sample's end.
+    """
+    signature = types.void(I, I, I, X.dtype, X.dtype, X, I)
+
+    def generate(context, builder, signature, arguments):
+        address, code, n, scale, shift, X, x0 = arguments
+        X = pointer(context, builder, signature.args[5], X)
+        element = context.get_data_type(signature.args[3])
+        whole = VectorMath(builder, element)
+        full = builder.and_(n, int_constant(-whole.lanes))
+
+        def convert(m: VectorMath, sample: ir.Value, k: ir.Value, source: ir.Type) -> None:
+            kind = ir.VectorType(source, m.lanes)
+            place = builder.bitcast(builder.gep(sample, [k]), kind.as_pointer())
+            raw = builder.load(place)
+            raw.align = 1 if isinstance(source, ir.IntType) else (8 if isinstance(source, ir.DoubleType) else 4)
+            if isinstance(source, ir.IntType):
+                value = builder.uitofp(raw, m.type)
+            elif source == element:
+                value = raw
+            else:
+                value = builder.fpext(raw, m.type) if m.double else builder.fptrunc(raw, m.type)
+            m.store(m.fma(value, m.spread(scale), m.spread(shift)), X, builder.add(x0, k), aligned=False)
+
+        def body(source: ir.Type):
+            def run():
+                sample = builder.inttoptr(address, source.as_pointer())
+                single = VectorMath(builder, element, 1)
+                loop(builder, int_constant(0), full, whole.lanes, [], lambda k, _: convert(whole, sample, k, source) or [])
+                loop(builder, full, n, 1, [], lambda k, _: convert(single, sample, k, source) or [])
+
+            return run
+
+        cases(builder, code, [body(source) for source in _INPUT_TYPES])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def activate(typing, code, Z, z0, n, A, a0, S, s0):
+    """A = σ(Z) and S = σ'(Z) over n values. Softmax and identity leave Z as it is; Z may be A.
+
+    Only the n values are written: their neighbours in A and S belong to other threads.
+    """
+    signature = types.void(I, Z, I, I, A, I, S, I)
+
+    def generate(context, builder, signature, arguments):
+        code, Z, z0, n, A, a0, S, s0 = arguments
+        kinds = signature.args
+        Z, A, S = (pointer(context, builder, kinds[i], a) for i, a in ((1, Z), (4, A), (6, S)))
+        m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
+        full = builder.and_(n, int_constant(-m.lanes))
+
+        def body(formula):
+            def write(k, mask):
+                value, slope = formula(Vec(m, m.load(Z, builder.add(z0, k), aligned=False)), m)
+                for vector, target, start in ((value, A, a0), (slope, S, s0)):
+                    if mask is None:
+                        m.store(vector.value, target, builder.add(start, k), aligned=False)
+                    else:
+                        m.store_first(vector.value, target, builder.add(start, k), mask)
+                return []
+
+            def run():
+                loop(builder, int_constant(0), full, m.lanes, [], lambda k, _: write(k, None))
+                rest = m.first_lanes(builder.sub(n, full))
+                loop(builder, full, n, m.lanes, [], lambda k, _: write(k, rest))
+
+            return run
+
+        formulas = [*ACTIVATIONS.values(), ACTIVATIONS["identity"]]  # the last: softmax, whose logits are kept
+        cases(builder, code, [body(formula) for formula in formulas])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def softmax(typing, Z, z0, n, P, p0, T, t0):
+    """P = e^(Z - max Z) over a row of n logits; returns (max Z, Σ P, Σ T Z).
+
+    With the three, softmax is P / Σ P, and the cross-entropy with targets T is ln Σ P + max Z - Σ T Z.
+    """
+    signature = types.UniTuple(Z.dtype, 3)(Z, I, I, P, I, T, I)
+
+    def generate(context, builder, signature, arguments):
+        Z, z0, n, P, p0, T, t0 = arguments
+        kinds = signature.args
+        Z, P, T = (pointer(context, builder, kinds[i], a) for i, a in ((0, Z), (3, P), (5, T)))
+        m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
+
+        def inside(k):
+            return m.first_lanes(builder.sub(n, k))
+
+        def find(k, largest):
+            z = builder.select(inside(k), m.load(Z, builder.add(z0, k)), m.constant(float("-inf")))
+            return [builder.select(builder.fcmp_ordered(">", largest[0], z), largest[0], z)]
+
+        (vector,) = loop(builder, int_constant(0), n, m.lanes, [m.constant(float("-inf"))], find)
+        top = m.largest(vector)
+        spread_top = Vec(m, m.spread(top))
+
+        def exponentials(k, sums):
+            z = m.load(Z, builder.add(z0, k))
+            e = builder.select(inside(k), m.exp(Vec(m, z) - spread_top).value, m.constant(0))
+            m.store(e, P, builder.add(p0, k))
+            return [builder.fadd(sums[0], e), m.fma(m.load(T, builder.add(t0, k)), z, sums[1])]
+
+        total, chosen = loop(builder, int_constant(0), n, m.lanes, [m.constant(0)] * 2, exponentials)
+        return context.make_tuple(builder, signature.return_type, [top, m.sum(total), m.sum(chosen)])
+
+    return signature, generate
+
+
+@intrinsic
+def subtract_targets(typing, P, p0, n, scale, T, t0, factor, D, d0):
+    """D = (P * scale - T) * factor over a row of n, padding included (where all are zero)."""
+    signature = types.void(P, I, I, P.dtype, T, I, P.dtype, D, I)
+
+    def generate(context, builder, signature, arguments):
+        P, p0, n, scale, T, t0, factor, D, d0 = arguments
+        kinds = signature.args
+        P, T, D = (pointer(context, builder, kinds[i], a) for i, a in ((0, P), (4, T), (7, D)))
+        m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
+        scale, factor = m.spread(scale), m.spread(factor)
+
+        def body(k, _):
+            p, t = m.load(P, builder.add(p0, k)), m.load(T, builder.add(t0, k))
+            difference = m.fma(p, scale, builder.fneg(t))
+            m.store(builder.fmul(difference, factor), D, builder.add(d0, k))
+            return []
+
+        loop(builder, int_constant(0), n, m.lanes, [], body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def elementwise_loss(typing, code, Z, z0, n, A, a0, S, s0, T, t0, factor, D, d0):
+    """D = delta * factor over a row of n outputs A with pre-activations Z, slopes S and targets T; returns Σ loss."""
+    signature = Z.dtype(I, Z, I, I, A, I, S, I, T, I, Z.dtype, D, I)
+
+    def generate(context, builder, signature, arguments):
+        code, Z, z0, n, A, a0, S, s0, T, t0, factor, D, d0 = arguments
+        kinds = signature.args
+        Z, A, S, T, D = (pointer(context, builder, kinds[i], a) for i, a in ((1, Z), (4, A), (6, S), (8, T), (11, D)))
+        m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
+        factor = Vec(m, m.spread(factor))
+        result = builder.alloca(m.element)
+        builder.store(ir.Constant(m.element, 0.0), result)
+
+        def body(value, delta):
+            def turn(k, sums):
+                z, a, s, t = (
+                    Vec(m, m.load(array, builder.add(start, k))) for array, start in ((Z, z0), (A, a0), (S, s0), (T, t0))
+                )
+                inside, zero = m.first_lanes(builder.sub(n, k)), m.constant(0)
+                d = (delta(a, s, t, m) * factor).value
+                m.store(builder.select(inside, d, zero), D, builder.add(d0, k))
+                return [builder.fadd(sums[0], builder.select(inside, value(z, a, t, m).value, zero))]
+
+            def run():
+                (total,) = loop(builder, int_constant(0), n, m.lanes, [m.constant(0)], turn)
+                builder.store(m.sum(total), result)
+
+            return run
+
+        cases(builder, code, [body(*formulas) for formulas in LOSSES.values()])
+        return builder.load(result)
+
+    return signature, generate

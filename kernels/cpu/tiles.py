@@ -1,0 +1,341 @@
+"""Register tiles: the products of a step, and what happens to a product while it is still in registers.
+
+A tile keeps R x C sums in vector registers while one loop runs over k, so that each value loaded serves several
+products. Two kinds do all the work, because a unit's weights and a sample are both contiguous rows:
+
+dot     z[c, r] = Σₖ W[r, k] X[c, k]: k runs along the rows, each sum is a whole vector, folded to one number at the end.
+        It gives pre-activations, and nothing has to be packed or transposed.
+outer   g[r, :] = Σₖ D[r, k] B[k, :]: k runs over rows of B, a number of D is spread over a vector. It gives the delta
+        of the layer below (B are weights) and the gradient of the weights (B are samples).
+
+Sizes: dot wants R·C sums + R rows + 1 sample in registers, outer R·V sums + V rows + 1 number: 4 x 3 with 16
+registers, 4 x 6 with 32 (`fastmlp.kernels.cpu.config`). What is left over at the edges is done by smaller tiles.
+"""
+
+from types import SimpleNamespace
+
+from llvmlite import ir
+from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastmlp.kernels.cpu.config import COLUMNS, ROWS
+from fastmlp.kernels.cpu.vectors import INT32, SUM, Vec, VectorMath, cases, int_constant, loop, pointer
+from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES
+
+I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
+
+
+# ---------------------------------------------------------------------------------------------------------------- dot
+def fold(m: VectorMath, vectors: list[ir.Value]) -> ir.Value:
+    """The sums of n vectors (n a power of two, at most the lanes) as one vector of n lanes.
+
+    Each step puts the halves of two vectors side by side and adds: n vectors become n/2, each lane now the sum of
+    two, until one is left, with n segments, which is then halved n-wise. A sum of all by about 2n instructions.
+    """
+    b, lanes, n = m.builder, m.lanes, len(vectors)
+
+    def pick(u: ir.Value, v: ir.Value, mask: list[int]) -> ir.Value:
+        return b.shuffle_vector(u, v, ir.Constant(ir.VectorType(INT32, len(mask)), mask))
+
+    segment = lanes
+    while len(vectors) > 1:
+        half, middle = segment // 2, len(vectors) // 2
+        low = [v * lanes + s + i for s in range(0, lanes, segment) for v in (0, 1) for i in range(half)]
+        high = [i + half for i in low]
+        pairs = zip(vectors[:middle], vectors[middle:], strict=True)
+        vectors = [b.fadd(pick(u, v, low), pick(u, v, high), flags=SUM) for u, v in pairs]
+        segment = half
+    (vector,) = vectors
+    while segment > 1:
+        half = segment // 2
+        low = [s + i for s in range(0, n * segment, segment) for i in range(half)]
+        vector = b.fadd(pick(vector, vector, low), pick(vector, vector, [i + half for i in low]), flags=SUM)
+        segment = half
+    return vector
+
+
+def dot_tile(R: int, C: int):
+    """An intrinsic: z[c, r] = Σ W[r, k] X[c, k] for R units and C samples, k from ``start`` to ``stop`` by vectors."""
+
+    @intrinsic
+    def tile(typing, W, w0, sw, X, x0, sx, start, stop, Z, z0, sz):
+        signature = types.void(W, I, I, X, I, I, I, I, Z, I, I)
+
+        def generate(context, builder, signature, arguments):
+            W, w0, sw, X, x0, sx, start, stop, Z, z0, sz = arguments
+            kinds = signature.args
+            m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
+            W, X, Z = (pointer(context, builder, kinds[i], a) for i, a in ((0, W), (3, X), (8, Z)))
+            units = [builder.add(w0, builder.mul(int_constant(r), sw)) for r in range(R)]
+            samples = [builder.add(x0, builder.mul(int_constant(c), sx)) for c in range(C)]
+
+            def body(k, sums):
+                w = [m.load(W, builder.add(unit, k)) for unit in units]
+                new = []
+                for c in range(C):
+                    x = m.load(X, builder.add(samples[c], k))
+                    new += [m.fma(w[r], x, sums[c * R + r]) for r in range(R)]
+                return new
+
+            sums = loop(builder, start, stop, m.lanes, [m.constant(0)] * (R * C), body)
+            for c in range(C):
+                row = builder.add(z0, builder.mul(int_constant(c), sz))
+                store_sums(m, sums[c * R : (c + 1) * R], Z, row)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def store_sums(m: VectorMath, vectors: list[ir.Value], Z: ir.Value, offset: ir.Value) -> None:
+    """Store the sum of each vector, side by side, folding as many at once as a vector has lanes."""
+    group = min(len(vectors), m.lanes)
+    for first in range(0, len(vectors), group):
+        folded = fold(m, vectors[first : first + group])
+        place = m.builder.add(offset, int_constant(first))
+        VectorMath(m.builder, m.element, group).store(folded, Z, place, aligned=False)
+
+
+# -------------------------------------------------------------------------------------------------------------- outer
+def outer_sums(m: VectorMath, R: int, V: int, count, D, d0, dr, dk, B, b0, sb) -> list[ir.Value]:
+    """R x V vectors of Σₖ D[d0 + r·dr + k·dk] B[b0 + k·sb + v·lanes], row by row."""
+    b = m.builder
+    numbers = [b.add(d0, b.mul(int_constant(r), dr)) for r in range(R)]
+
+    def body(k, sums):
+        row = b.add(b0, b.mul(k, sb))
+        vectors = [m.load(B, b.add(row, int_constant(v * m.lanes))) for v in range(V)]
+        step = b.mul(k, dk)
+        new = []
+        for r in range(R):
+            d = m.spread(b.load(b.gep(D, [b.add(numbers[r], step)])))
+            new += [m.fma(d, vectors[v], sums[r * V + v]) for v in range(V)]
+        return new
+
+    return loop(b, int_constant(0), count, 1, [m.constant(0)] * (R * V), body)
+
+
+def places(m: VectorMath, R: int, V: int, offset: ir.Value, stride: ir.Value) -> list[ir.Value]:
+    """Offsets of a tile's R x V vectors in an array, row by row."""
+    b = m.builder
+    rows = [b.add(offset, b.mul(int_constant(r), stride)) for r in range(R)]
+    return [b.add(row, int_constant(v * m.lanes)) for row in rows for v in range(V)]
+
+
+def gradient_tile(R: int, V: int):
+    """An intrinsic: G = Σ D B, or G += Σ D B where ``more`` is not 0."""
+
+    @intrinsic
+    def tile(typing, count, D, d0, dr, dk, B, b0, sb, G, g0, sg, more):
+        signature = types.void(I, D, I, I, I, B, I, I, G, I, I, I)
+
+        def generate(context, builder, signature, arguments):
+            count, D, d0, dr, dk, B, b0, sb, G, g0, sg, more = arguments
+            kinds = signature.args
+            m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
+            D, B, G = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (8, G)))
+            sums = outer_sums(m, R, V, count, D, d0, dr, dk, B, b0, sb)
+            add = builder.icmp_signed("!=", more, int_constant(0))
+            for total, place in zip(sums, places(m, R, V, g0, sg), strict=True):
+                # A select, so that what lies in memory does not matter where it is not added (it may be NaN).
+                before = builder.select(add, m.load(G, place), m.constant(0))
+                m.store(builder.fadd(total, before), G, place)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def delta_tile(R: int, V: int):
+    """An intrinsic: E = S · Σ D B, the delta of the layer below: S its slopes, B the weights."""
+
+    @intrinsic
+    def tile(typing, count, D, d0, dr, dk, B, b0, sb, S, s0, ss, E, e0, se):
+        signature = types.void(I, D, I, I, I, B, I, I, S, I, I, E, I, I)
+
+        def generate(context, builder, signature, arguments):
+            count, D, d0, dr, dk, B, b0, sb, S, s0, ss, E, e0, se = arguments
+            kinds = signature.args
+            m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
+            D, B, S, E = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (8, S), (11, E)))
+            sums = outer_sums(m, R, V, count, D, d0, dr, dk, B, b0, sb)
+            slopes, targets = places(m, R, V, s0, ss), places(m, R, V, e0, se)
+            for total, slope, target in zip(sums, slopes, targets, strict=True):
+                m.store(builder.fmul(total, m.load(S, slope)), E, target)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+# ------------------------------------------------------------------------------------------------------- update rules
+def emit_rule(m: VectorMath, code, H, sums, W, S, size, where, first) -> None:
+    """Apply the rule of that code to vectors of gradients in registers, weights W and state S in memory.
+
+    ``H`` holds the hyperparameters, then λ/B. ``first`` tells which vectors hold no weights but a bias, which the
+    penalty spares: a mask a vector.
+    """
+    b = m.builder
+    numbers = [m.spread(b.load(b.gep(H, [int_constant(i)]))) for i in range(len(HYPERPARAMETERS) + 1)]
+    h = SimpleNamespace(**{name: Vec(m, x) for name, x in zip(HYPERPARAMETERS, numbers, strict=False)})
+
+    def body(formula, slots):
+        def run():
+            for total, place, bias in zip(sums, where, first, strict=True):
+                w = m.load(W, place)
+                decay = b.select(bias, m.constant(0), numbers[-1]) if bias is not None else numbers[-1]
+                g = m.fma(decay, w, total)
+                state_places = [b.add(place, b.mul(int_constant(slot), size)) for slot in range(slots)]
+                state = tuple(Vec(m, m.load(S, p)) for p in state_places)
+                new, new_state = formula(Vec(m, w), Vec(m, g), state, h, m)
+                m.store(new.value, W, place)
+                for value, p in zip(new_state, state_places, strict=True):
+                    m.store(value.value, S, p)
+
+        return run
+
+    cases(b, code, [body(formula, slots) for formula, slots in UPDATES.values()])
+
+
+def rule_tile(R: int, V: int):
+    """An intrinsic: the gradient Σ D B of R x V vectors of weights, and the update rule applied to them at once.
+
+    The gradient is never stored. ``bias`` is not 0 where the tile's first column of vectors holds the bias.
+    """
+
+    @intrinsic
+    def tile(typing, count, D, d0, dr, dk, B, b0, sb, code, H, W, w0, sw, S, size, bias):
+        signature = types.void(I, D, I, I, I, B, I, I, I, H, W, I, I, S, I, I)
+
+        def generate(context, builder, signature, arguments):
+            count, D, d0, dr, dk, B, b0, sb, code, H, W, w0, sw, S, size, bias = arguments
+            kinds = signature.args
+            m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
+            D, B, H, W, S = (
+                pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (9, H), (10, W), (13, S))
+            )
+            sums = outer_sums(m, R, V, count, D, d0, dr, dk, B, b0, sb)
+            has_bias = builder.icmp_signed("!=", bias, int_constant(0))
+            first = [has_bias if v == 0 else None for _ in range(R) for v in range(V)]
+            emit_rule(m, code, H, sums, W, S, size, places(m, R, V, w0, sw), first)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+@intrinsic
+def apply_rule(typing, code, H, G, copies, apart, W, S, size, start, stop, spare):
+    """The rule on one run of parameters, the gradient there being the sum of ``copies`` arrays ``apart`` elements apart.
+
+    ``spare`` is not 0 where the penalty is to be left out.
+    """
+    signature = types.void(I, H, G, I, I, W, S, I, I, I, I)
+
+    def generate(context, builder, signature, arguments):
+        code, H, G, copies, apart, W, S, size, start, stop, spare = arguments
+        kinds = signature.args
+        m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
+        H, G, W, S = (pointer(context, builder, kinds[i], a) for i, a in ((1, H), (2, G), (5, W), (6, S)))
+
+        spared = builder.icmp_signed("!=", spare, int_constant(0))
+
+        def body(k, _):
+            def add(c, sums):
+                return [builder.fadd(sums[0], m.load(G, builder.add(k, builder.mul(c, apart))))]
+
+            total = loop(builder, int_constant(0), copies, 1, [m.constant(0)], add)
+            emit_rule(m, code, H, total, W, S, size, [k], [spared])
+            return []
+
+        loop(builder, start, stop, m.lanes, [], body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+# ------------------------------------------------------------------------------------- loops over tiles, edges included
+def compiled(function):
+    """A piece of the one compiled function of `fastmlp.kernels.cpu.drivers`."""
+    return njit(nogil=True, error_model="numpy")(function)
+
+
+def make_dot(R: int):
+    """Compiled: R units against n samples."""
+    wide, two, one = dot_tile(R, COLUMNS), dot_tile(R, 2), dot_tile(R, 1)
+
+    @compiled
+    def dot(W, w0, sw, X, x0, sx, n, start, stop, Z, z0, sz):
+        c = 0
+        while c + COLUMNS <= n:
+            wide(W, w0, sw, X, x0 + c * sx, sx, start, stop, Z, z0 + c * sz, sz)
+            c += COLUMNS
+        while c + 2 <= n:
+            two(W, w0, sw, X, x0 + c * sx, sx, start, stop, Z, z0 + c * sz, sz)
+            c += 2
+        if c < n:
+            one(W, w0, sw, X, x0 + c * sx, sx, start, stop, Z, z0 + c * sz, sz)
+
+    return dot
+
+
+def make_rule(R: int):
+    """Compiled: gradient and update of R units' rows."""
+    wide, one = rule_tile(R, COLUMNS), rule_tile(R, 1)
+
+    @compiled
+    def rule(count, D, d0, dr, dk, B, b0, sb, code, H, W, w0, sw, S, size, start, stop, lanes):
+        k = start
+        while k + COLUMNS * lanes <= stop:
+            wide(count, D, d0, dr, dk, B, b0 + k, sb, code, H, W, w0 + k, sw, S, size, I(k < 0))
+            k += COLUMNS * lanes
+        while k < stop:
+            one(count, D, d0, dr, dk, B, b0 + k, sb, code, H, W, w0 + k, sw, S, size, I(k < 0))
+            k += lanes
+
+    return rule
+
+
+def make_gradient(R: int):
+    """Compiled: gradient of R units' rows, stored or added."""
+    wide, one = gradient_tile(R, COLUMNS), gradient_tile(R, 1)
+
+    @compiled
+    def gradient(count, D, d0, dr, dk, B, b0, sb, G, g0, sg, start, stop, lanes, more):
+        k = start
+        while k + COLUMNS * lanes <= stop:
+            wide(count, D, d0, dr, dk, B, b0 + k, sb, G, g0 + k, sg, more)
+            k += COLUMNS * lanes
+        while k < stop:
+            one(count, D, d0, dr, dk, B, b0 + k, sb, G, g0 + k, sg, more)
+            k += lanes
+
+    return gradient
+
+
+def make_delta(R: int):
+    """Compiled: delta of the layer below for R samples, for columns from ``start`` to ``stop``."""
+    wide, one = delta_tile(R, COLUMNS), delta_tile(R, 1)
+
+    @compiled
+    def delta(count, D, d0, dr, dk, B, b0, sb, S, s0, ss, E, e0, se, start, stop, lanes):
+        k = start
+        while k + COLUMNS * lanes <= stop:
+            wide(count, D, d0, dr, dk, B, b0 + k, sb, S, s0 + k, ss, E, e0 + k, se)
+            k += COLUMNS * lanes
+        while k < stop:
+            one(count, D, d0, dr, dk, B, b0 + k, sb, S, s0 + k, ss, E, e0 + k, se)
+            k += lanes
+
+    return delta
+
+
+dot4, dot2, dot1 = (make_dot(R) for R in (ROWS, 2, 1))
+rule4, rule2, rule1 = (make_rule(R) for R in (ROWS, 2, 1))
+gradient4, gradient2, gradient1 = (make_gradient(R) for R in (ROWS, 2, 1))
+delta4, delta2, delta1 = (make_delta(R) for R in (ROWS, 2, 1))
