@@ -16,7 +16,7 @@ BACKENDS = {"cpu": "fastmlp.kernels.cpu", "numpy": "fastmlp.kernels.reference", 
 
 def available() -> dict[str, str | None]:
     """Each backend's name with None where it works, or else with the reason and what to do about it."""
-    reasons: dict[str, str | None] = {name: None for name in BACKENDS}
+    reasons: dict[str, str | None] = dict.fromkeys(BACKENDS)
     reasons["cuda"] = "not part of this release yet; backend='cpu' is the fastest here"
     return reasons
 

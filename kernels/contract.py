@@ -34,7 +34,9 @@ class Backend(Protocol):
     ) -> list[np.ndarray]:
         """Activations T [n, units] of every layer after the input; the last are the outputs."""
 
-    def predict(self, network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+    def predict(
+        self, network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None
+    ) -> np.ndarray:
         """Outputs T [n, n_out] alone."""
 
     def evaluate(

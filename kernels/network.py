@@ -89,7 +89,9 @@ class Network:
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2:
-            raise ValueError(f"sizes={list(self.sizes)} has {len(self.sizes)} entries; expected inputs and outputs at least")
+            raise ValueError(
+                f"sizes={list(self.sizes)} has {len(self.sizes)} entries; expected inputs and outputs at least"
+            )
         for size in self.sizes:
             if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
                 raise TypeError(f"sizes={list(self.sizes)} holds {size!r}; expected whole numbers")
@@ -101,7 +103,9 @@ class Network:
         if str(self.dtype) not in DTYPES:
             raise unknown_name("dtype", str(self.dtype), DTYPES)
         if len(self.activations) != self.layers:
-            raise ValueError(f"activations={self.activations} has {len(self.activations)} entries; expected {self.layers}")
+            raise ValueError(
+                f"activations={self.activations} has {len(self.activations)} entries; expected {self.layers}"
+            )
         for name in self.activations[:-1]:
             if name not in ACTIVATIONS:
                 raise unknown_name("activation", name, ACTIVATIONS)
@@ -156,7 +160,9 @@ class Network:
         else:
             names = list(activation)
             if len(names) != hidden:
-                raise ValueError(f"activation={names} has {len(names)} entries; expected one for each of {hidden} hidden layers")
+                raise ValueError(
+                    f"activation={names} has {len(names)} entries; expected one for each of {hidden} hidden layers"
+                )
         return cls(tuple(sizes), (*names, output or OUTPUTS[loss][0]), loss, **options)
 
     @property

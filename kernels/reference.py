@@ -63,7 +63,9 @@ def output_loss(network: Network, z: np.ndarray, a: np.ndarray, slope: np.ndarra
     return float(np.sum(value(z, a, Y, np), dtype=np.float64) / n), delta(a, slope, Y, np) / a.dtype.type(n)
 
 
-def feedforward(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> list[np.ndarray]:
+def feedforward(
+    network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None
+) -> list[np.ndarray]:
     """Activations T [n, units] of every layer after the input."""
     check_inputs(network, parameters, X)
     values, _, _ = forward(network, parameters, X)

@@ -7,8 +7,8 @@ import numpy as np
 from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state
 from fastmlp.kernels.cpu import cache, drivers, plan, team
 from fastmlp.kernels.cpu.config import BRIEF_WORK
-from fastmlp.kernels.cpu.target import vector_bits, vector_registers
-from fastmlp.kernels.network import Network
+from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
+from fastmlp.kernels.network import DTYPES, Network
 from fastmlp.kernels.updates import Rule, State
 
 _NO_ORDER, _NO_LABELS = np.zeros(0, np.int64), np.zeros(0, np.int32)
@@ -192,3 +192,26 @@ def warmup(dtypes: tuple[str, ...] = ("float32", "float64")) -> float:
         network = Network.build([1, 1], loss="mean_squared_error", dtype=dtype)
         predict(network, network.zeros(), np.zeros((1, 1), dtype), threads=1)
     return time.perf_counter() - start
+
+
+def is_compiled(dtype: str) -> bool:
+    """Whether the kernels of this dtype are loaded or in the cache, so that nothing has to be compiled."""
+    return cache.holds(drivers.run, dtype)
+
+
+def prepare(network: Network, rule: Rule) -> None:
+    """Compile or load what training this network needs; all networks and rules of a dtype share it."""
+    warmup((network.dtype,))
+
+
+def describe() -> dict[str, str]:
+    """What the kernels run on here, for people to read."""
+    folder = cache.folder()
+    return {
+        "cpu": cpu_name(),
+        "vector width": f"{vector_bits()} bits, {vector_registers()} registers",
+        "threads": f"{team.most_threads()} (NUMBA_NUM_THREADS or the threads option set it)",
+        "threading": "a team of threads of its own (no OpenMP, TBB or workqueue needed)",
+        "cache folder": str(folder) if folder else "none can be written",
+        "compiled": ", ".join(dtype for dtype in DTYPES if is_compiled(dtype)) or "nothing yet",
+    }

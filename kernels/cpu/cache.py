@@ -6,6 +6,7 @@ of all files of kernels/.
 """
 
 import hashlib
+import inspect
 import os
 import tempfile
 import warnings
@@ -92,3 +93,18 @@ def cached(function):
     if folder() is not None:
         dispatcher._cache = _Cache(function)
     return dispatcher
+
+
+def holds(dispatcher, dtype: str) -> bool:
+    """Whether a function compiled by `cached` is there for ``parameters`` of this dtype, loaded or on disk."""
+    position = list(inspect.signature(dispatcher.py_func).parameters).index("parameters")
+
+    def has(signature) -> bool:
+        return str(signature[position].dtype) == dtype
+
+    if any(has(signature) for signature in dispatcher.signatures):
+        return True
+    if folder() is None:
+        return False
+    target = dispatcher.targetdescr.target_context.codegen().magic_tuple()
+    return any(has(key[0]) and key[1] == target for key in dispatcher._cache._cache_file._load_index())

@@ -512,7 +512,21 @@ def run(
         train_small(t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, team)
     elif job == TRAIN_LARGE:
         train_large(
-            t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, gradients, partial, team
+            t,
+            plan,
+            table,
+            settings,
+            H,
+            parameters,
+            slots,
+            order,
+            labels,
+            dense,
+            losses,
+            scratch,
+            gradients,
+            partial,
+            team,
         )
     elif job == GRADIENT:
         partial[8 * t] = batch_gradient(

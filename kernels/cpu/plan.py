@@ -130,9 +130,7 @@ def by_samples(network: Network, chunk: int, members: int) -> Plan:
     return finish(network, plan, table, _Space(network), own, members)
 
 
-def finish(
-    network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space, own: _Space, members: int
-) -> Plan:
+def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space, own: _Space, members: int) -> Plan:
     """Allocate the scratch and write the ones."""
     plan[d.PRIVATE], plan[d.REGION] = shared.length, own.length
     scratch = aligned_zeros(shared.length + members * own.length, network.dtype)

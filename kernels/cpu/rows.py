@@ -53,7 +53,14 @@ def gather(typing, address, code, n, scale, shift, X, x0):
             def run():
                 sample = builder.inttoptr(address, source.as_pointer())
                 single = VectorMath(builder, element, 1)
-                loop(builder, int_constant(0), full, whole.lanes, [], lambda k, _: convert(whole, sample, k, source) or [])
+                loop(
+                    builder,
+                    int_constant(0),
+                    full,
+                    whole.lanes,
+                    [],
+                    lambda k, _: convert(whole, sample, k, source) or [],
+                )
                 loop(builder, full, n, 1, [], lambda k, _: convert(single, sample, k, source) or [])
 
             return run
@@ -181,7 +188,8 @@ def elementwise_loss(typing, code, Z, z0, n, A, a0, S, s0, T, t0, factor, D, d0)
         def body(value, delta):
             def turn(k, sums):
                 z, a, s, t = (
-                    Vec(m, m.load(array, builder.add(start, k))) for array, start in ((Z, z0), (A, a0), (S, s0), (T, t0))
+                    Vec(m, m.load(array, builder.add(start, k)))
+                    for array, start in ((Z, z0), (A, a0), (S, s0), (T, t0))
                 )
                 inside, zero = m.first_lanes(builder.sub(n, k)), m.constant(0)
                 d = (delta(a, s, t, m) * factor).value

@@ -9,25 +9,29 @@ from numba.core import config
 from numba.core.registry import cpu_target
 
 _PROBE = """
-define void @probe(ptr %p) {{
+define void @probe(ptr %p) {
   %v = load <16 x float>, ptr %p
   %w = fadd <16 x float> %v, %v
   store <16 x float> %w, ptr %p
   ret void
-}}
+}
 """
+
+
+def cpu_name() -> str:
+    """LLVM's name of the CPU that is compiled for: NUMBA_CPU_NAME, or this machine's."""
+    return config.CPU_NAME or llvm.get_host_cpu_name()
 
 
 def _assembly() -> str:
     """What LLVM makes of adding two vectors of 512 bits on Numba's target: the names of the registers tell."""
     cpu_target.target_context  # noqa: B018 (initialises LLVM's native target)
-    name = config.CPU_NAME or llvm.get_host_cpu_name()
     features = config.CPU_FEATURES
     if features is None:
         features = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
     target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(cpu=name, features=features, opt=2)
-    return machine.emit_assembly(llvm.parse_assembly(_PROBE.format()))
+    machine = target.create_target_machine(cpu=cpu_name(), features=features, opt=2)
+    return machine.emit_assembly(llvm.parse_assembly(_PROBE))
 
 
 @cache

@@ -8,7 +8,7 @@ dot     z[c, r] = Σₖ W[r, k] X[c, k]: k runs along the rows, each sum is a wh
 outer   g[r, :] = Σₖ D[r, k] B[k, :]: k runs over rows of B, a number of D is spread over a vector. It gives the delta
         of the layer below (B are weights) and the gradient of the weights (B are samples).
 
-Sizes: dot wants R·C sums + R rows + 1 sample in registers, outer R·V sums + V rows + 1 number: 4 x 3 with 16
+Sizes: dot wants R·C sums + C samples + 1 row in registers, outer R·V sums + V rows + 1 number: 4 x 3 with 16
 registers, 4 x 6 with 32 (`fastmlp.kernels.cpu.config`). What is left over at the edges is done by smaller tiles.
 """
 
@@ -71,11 +71,12 @@ def dot_tile(R: int, C: int):
             samples = [builder.add(x0, builder.mul(int_constant(c), sx)) for c in range(C)]
 
             def body(k, sums):
-                w = [m.load(W, builder.add(unit, k)) for unit in units]
-                new = []
-                for c in range(C):
-                    x = m.load(X, builder.add(samples[c], k))
-                    new += [m.fma(w[r], x, sums[c * R + r]) for r in range(R)]
+                x = [m.load(X, builder.add(sample, k)) for sample in samples]
+                new = list(sums)
+                for r in range(R):
+                    w = m.load(W, builder.add(units[r], k))
+                    for c in range(C):
+                        new[c * R + r] = m.fma(w, x[c], sums[c * R + r])
                 return new
 
             sums = loop(builder, start, stop, m.lanes, [m.constant(0)] * (R * C), body)

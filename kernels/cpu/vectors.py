@@ -221,9 +221,7 @@ class VectorMath:
         """A mask that is set in the lanes below ``count`` (an intp)."""
         b = self.builder
         indices = ir.Constant(ir.VectorType(INT32, self.lanes), list(range(self.lanes)))
-        limit = b.insert_element(
-            ir.Constant(indices.type, ir.Undefined), b.trunc(count, INT32), ir.Constant(INT32, 0)
-        )
+        limit = b.insert_element(ir.Constant(indices.type, ir.Undefined), b.trunc(count, INT32), ir.Constant(INT32, 0))
         zeros = ir.Constant(indices.type, [0] * self.lanes)
         limit = b.shuffle_vector(limit, ir.Constant(indices.type, ir.Undefined), zeros)
         return b.icmp_signed("<", indices, limit)

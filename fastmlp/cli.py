@@ -1,0 +1,331 @@
+"""The command ``fastmlp``: train, predict, info.
+
+What a command needs is imported inside it, so that ``--help`` comes at once. Exit codes: 0, 2 for what the user can
+mend (with one line on standard error), 130 after Ctrl-C. Anything else is a bug of ours and shows its traceback.
+"""
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastmlp._version import __version__
+from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.losses import OUTPUTS
+from fastmlp.kernels.network import DTYPES
+from fastmlp.optimizers import OPTIMIZERS
+from fastmlp.presets import PRESETS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+OK, MISTAKE, INTERRUPTED = 0, 2, 130
+
+#: The common base of what typer raises for a wrong command line. It has no public name that all its versions share.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="fastmlp",
+    help="Train multilayer perceptrons fast.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Mistake(Exception):
+    """Something that the user can mend; the message becomes the one line on standard error."""
+
+
+class Format(StrEnum):
+    """How predictions are printed."""
+
+    text = "text"
+    csv = "csv"
+    json = "json"
+
+
+@contextmanager
+def users_mistakes() -> Iterator[None]:
+    """Within it, what the package raises for wrong values and files is the user's mistake."""
+    try:
+        yield
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise Mistake(f"{error.strerror}{where}" if error.strerror else str(error)) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Mistake(str(error)) from error
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version, if it is wanted, and end."""
+    if wanted:
+        say(f"fastmlp {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Train multilayer perceptrons fast.
+
+    Begin with: fastmlp train
+    """
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+
+
+def names(table: Sequence[str] | dict) -> str:
+    """The names in a table, for a help text."""
+    return ", ".join(table)
+
+
+PRESET_HELP = "Settings to begin with; other options override them. " + " ".join(
+    f"{name}: {preset.summary}." for name, preset in PRESETS.items()
+)
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]"
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNITS",
+            help="Units of the hidden layers: 100, or 128,64; none for no hidden layer. Inputs and outputs come from "
+            "the data; a list that begins and ends with those is the whole network: 784,100,10.",
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"Of the hidden layers: {names(ACTIVATIONS)}.")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"{names(OUTPUTS)}. The output is softmax with cross_entropy, sigmoid with the others.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="How often each image is used.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images a step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help=f"{names(OPTIMIZERS)}.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="RATE", help="With the default preset the last epoch takes a tenth of it.")
+    ] = None,
+    momentum: Annotated[float | None, typer.Option(metavar="PART", help="Of sgd; 0 for none.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"Of weights and arithmetic: {names(DTYPES)}.")
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, numpy; see fastmlp info.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most so many threads. [default: one for each core]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of weights and shuffling.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder for the model and the picture of its curves; an earlier run's in it are replaced. "
+            "[default: a new one in runs/]",
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(metavar="NAME", help=PRESET_HELP)] = "default",
+) -> None:
+    """Train on handwritten digits; report how good the network became and how long it took.
+
+    What is not given comes from the preset.
+    """
+    from fastmlp import training_run
+    from fastmlp.presets import preset as preset_named
+
+    with users_mistakes():
+        training_run.check_folder(out)
+        preset_named(preset, "")
+        dataset = training_run.load_data(data, say)
+        settings = preset_named(preset, dataset.name).override(
+            activation=activation,
+            loss=loss,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            dtype=dtype,
+            seed=seed,
+        )
+        settings = training_run.with_layers(settings, layers, dataset)
+        run = training_run.prepare(dataset, settings, backend=backend, threads=threads)
+    say(f"Training {list(run.mlp.network.sizes)} on {training_run.data_name(dataset)}, {len(run.X):,} images")
+    if training_run.needs_compiling(run.mlp):
+        say(f"Compiling the {settings.dtype} kernels; they are kept, so this happens once")
+    try:
+        training_run.train(run)
+    except training_run.NothingTrained as error:
+        raise Mistake(str(error)) from error
+    if not len(run.history):
+        raise KeyboardInterrupt
+    if run.history.interrupted:
+        say(f"Interrupted after epoch {len(run.history)} of {settings.epochs}; this is what it reached:")
+    console().print(training_run.report(run))
+    with users_mistakes():
+        model, picture = training_run.save(run, out)
+    say(f"model   {model}")
+    say(f"curves  {picture}")
+    if run.history.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def console() -> Any:
+    """Where tables go: as wide as the terminal, or wide enough for most paths."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model file, as train writes it.", show_default=False)
+    ],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="IDX files (raw or gzipped), .npy files, pictures of the network's size, or folders of pictures.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[Format, typer.Option(help="text is label, probability, name.")] = Format.text,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="For dark digits on a light ground: MNIST's are light on dark.")
+    ] = False,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, numpy; see fastmlp info.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many threads.")] = None,
+) -> None:
+    """Print the label of each image, with its probability.
+
+    For a network trained on the mean squared error, the probability is its output for that label.
+    """
+    from fastmlp.images import read_images
+    from fastmlp.mlp import Mlp
+
+    with users_mistakes():
+        mlp = Mlp.load(model, backend=backend, threads=threads)
+        levels = mlp.metadata.get("levels", 255)
+        if not mlp.classifies:
+            raise ValueError(f"{model} does not classify: it was trained for regression")
+        image_names, X = read_images(images, mlp.network.sizes[0], levels)
+        if invert:
+            X = levels - X
+    outputs = mlp.predict(X)
+    labels = mlp.classify(X)
+    print_predictions(format, image_names, labels.tolist(), probabilities(outputs, labels))
+
+
+def probabilities(outputs: "np.ndarray", labels: "np.ndarray") -> list[float]:
+    """The probability of each label; a single output is that of label 1."""
+    if outputs.shape[1] == 1:
+        return [float(p) if label else 1 - float(p) for p, label in zip(outputs[:, 0], labels, strict=True)]
+    return outputs[range(len(labels)), labels].tolist()
+
+
+def print_predictions(format: Format, image_names: list[str], labels: list[int], chances: list[float]) -> None:
+    """Print one line an image; JSON is one list."""
+    rows = list(zip(image_names, labels, chances, strict=True))
+    if format is Format.json:
+        import json
+
+        say(json.dumps([{"image": name, "label": label, "probability": p} for name, label, p in rows], indent=2))
+    elif format is Format.csv:
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["image", "label", "probability"])
+        writer.writerows(rows)
+    else:
+        for name, label, p in rows:
+            print(f"{label} {p:.4f} {name}")
+    sys.stdout.flush()
+
+
+@app.command()
+def info() -> None:
+    """Show versions, this machine, and which backends work here."""
+    from rich import box
+    from rich.table import Table
+
+    from fastmlp import system
+
+    with_section = {"versions": system.versions(), "machine": system.machine(), "backends": system.backends()}
+    table = Table(box=box.ROUNDED, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for rows in with_section.values():
+        for name, value in rows.items():
+            table.add_row(name, value)
+        table.add_section()
+    console().print(table)
+
+
+def show_warning(message: Warning | str, *_: object) -> None:
+    """A warning in one line, without the line of code that gave it."""
+    print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def one_line(message: object) -> str:
+    """A message without line breaks."""
+    return " ".join(str(message).split())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks × or ½ is no reason to fail
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning  # type: ignore[assignment]
+        try:
+            command = typer.main.get_command(app)
+            code = command.main(arguments and list(arguments), prog_name="fastmlp", standalone_mode=False)
+        except UsageError as error:
+            return fail(error.format_message(), MISTAKE)
+        except Mistake as error:
+            return fail(error, MISTAKE)
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return code or OK
+
+
+def fail(message: object, code: int) -> int:
+    """Print the one line; returns the code."""
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,125 @@
+"""Initializers: how the weights of a layer are drawn.
+
+An initializer is a function ``f(rng, n_out, n_in, bias)`` that returns float64 [n_out, n_in + 1] with the biases in
+column 0; or [n_out, n_in] where ``bias`` is False. ``rng`` is a NumPy generator: a `numpy.random.Generator`, or for the
+lab's class a `numpy.random.RandomState`, which has the ``random``, ``uniform`` and ``normal`` used here, too.
+
+To add one, write its function here and enter it in `INITIALIZERS`; a function of one's own can be given to `Mlp`
+directly.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from fastmlp.kernels.names import unknown_name
+
+Rng: TypeAlias = np.random.Generator | np.random.RandomState
+Initializer: TypeAlias = Callable[[Rng, int, int, bool], np.ndarray]
+
+
+def with_zero_bias(weights: np.ndarray, bias: bool) -> np.ndarray:
+    """The weights behind a column of zeros, or alone where there is no bias."""
+    return np.hstack([np.zeros((len(weights), 1)), weights]) if bias else weights
+
+
+def lab(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """The lab's: weights and biases uniform within ±4√6 / √(n_in + n_out).
+
+    Four times Glorot's limit, which is what Glorot & Bengio's reasoning gives for the sigmoid.
+    """
+    epsilon = 4 * np.sqrt(6) / np.sqrt(n_in + n_out)
+    return epsilon * (2 * rng.random((n_out, n_in + bias)) - 1)
+
+
+def glorot_uniform(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """Weights uniform within ±√(6 / (n_in + n_out)), biases 0. Source: Glorot & Bengio 2010, equation 16."""
+    limit = math.sqrt(6 / (n_in + n_out))
+    return with_zero_bias(rng.uniform(-limit, limit, (n_out, n_in)), bias)
+
+
+def glorot_normal(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """Weights normal with variance 2 / (n_in + n_out), biases 0. Source: Glorot & Bengio 2010, equation 12."""
+    return with_zero_bias(rng.normal(0, math.sqrt(2 / (n_in + n_out)), (n_out, n_in)), bias)
+
+
+def he_uniform(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """Weights uniform within ±√(6 / n_in), biases 0: the variance of `he_normal`."""
+    limit = math.sqrt(6 / n_in)
+    return with_zero_bias(rng.uniform(-limit, limit, (n_out, n_in)), bias)
+
+
+def he_normal(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """Weights normal with variance 2 / n_in, biases 0. Source: He et al. 2015, equation 10."""
+    return with_zero_bias(rng.normal(0, math.sqrt(2 / n_in), (n_out, n_in)), bias)
+
+
+def torch(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """PyTorch's default for Linear: weights and biases uniform within ±1 / √n_in. Source: torch.nn.Linear."""
+    limit = 1 / math.sqrt(n_in)
+    return rng.uniform(-limit, limit, (n_out, n_in + bias))
+
+
+def cassani(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """Weights normal with variance 2 / (n_in n_out), biases 0: what Cassani's program calls "He", and is not."""
+    return with_zero_bias(rng.normal(0, math.sqrt(2 / (n_in * n_out)), (n_out, n_in)), bias)
+
+
+def zeros(rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """Weights and biases 0; for networks without a hidden layer, since equal hidden units stay equal."""
+    return np.zeros((n_out, n_in + bias))
+
+
+#: name -> initializer
+INITIALIZERS: dict[str, Initializer] = {
+    "lab": lab,
+    "glorot_uniform": glorot_uniform,
+    "glorot_normal": glorot_normal,
+    "he_uniform": he_uniform,
+    "he_normal": he_normal,
+    "torch": torch,
+    "cassani": cassani,
+    "zeros": zeros,
+}
+
+#: What an initializer that is in no table is called in a model file.
+CUSTOM = "custom"
+
+
+def initializer(given: str | Initializer) -> tuple[str, Initializer]:
+    """Name and function of an initializer; the name of a function of the user's own is "custom".
+
+    Raises
+    ------
+    TypeError
+        If it is neither a name nor callable.
+    ValueError
+        If the name is not known.
+    """
+    if isinstance(given, str):
+        if given not in INITIALIZERS:
+            raise unknown_name("init", given, INITIALIZERS)
+        return given, INITIALIZERS[given]
+    if not callable(given):
+        raise TypeError(f"init={given!r}; expected a name ({', '.join(INITIALIZERS)}) or f(rng, n_out, n_in, bias)")
+    return CUSTOM, given
+
+
+def draw(function: Initializer, rng: Rng, n_out: int, n_in: int, bias: bool) -> np.ndarray:
+    """What the initializer draws for one layer, checked.
+
+    Raises
+    ------
+    ValueError
+        If it is not a finite array of numbers of the right shape.
+    """
+    weights = np.asarray(function(rng, n_out, n_in, bias))
+    expected = (n_out, n_in + bias)
+    if weights.dtype.kind not in "biuf" or weights.shape != expected:
+        given = f"{weights.dtype} {list(weights.shape)}"
+        raise ValueError(f"init gave {given} for n_out={n_out}, n_in={n_in}, bias={bias}; expected {list(expected)}")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"init gave nan or infinity for n_out={n_out}, n_in={n_in}; expected finite numbers")
+    return weights

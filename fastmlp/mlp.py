@@ -1,0 +1,727 @@
+"""Mlp: the multilayer perceptron that people use, at once the lab's class and a trainer.
+
+It checks what it is given, hands arrays to a backend of `fastmlp.kernels`, and keeps weights, optimizer state and
+history. There is no loop over samples here.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastmlp import checks, kernels
+from fastmlp.callbacks import Callback, CallbackLike, callback_list
+from fastmlp.history import History
+from fastmlp.initializers import INITIALIZERS, Initializer, Rng, draw, initializer
+from fastmlp.kernels import Network, Rule, State
+from fastmlp.kernels.losses import CROSS_ENTROPY
+from fastmlp.optimizers import Optimizer
+from fastmlp.optimizers import optimizer as as_optimizer
+
+#: How many entries the order of one call of `Mlp.train` has at most: Ctrl-C is heard between calls.
+LONGEST_ORDER = 1_000_000
+
+
+class Evaluation(NamedTuple):
+    """What `Mlp.evaluate` returns.
+
+    Attributes
+    ----------
+    loss : float
+        Mean over the samples.
+    accuracy : float
+        Share of samples classified rightly, 0 to 1; nan for a network that does not classify.
+    """
+
+    loss: float
+    accuracy: float
+
+
+class Diverged(ArithmeticError):
+    """A loss or a weight became nan or infinite. Raised and caught in this module."""
+
+
+class Weights(list):
+    """The weight matrices as a list of views; assigning to an entry copies into the network.
+
+    So ``weights[0] -= step``, ``weights[0] = new`` and ``weights[0][:, 0] = 0`` all do what they say.
+    """
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, slice):
+            raise TypeError("weights can be assigned one by one, or all at once as mlp.weights = [...]")
+        self[index][...] = checks.matrix(f"weights[{index}]", value, self[index])
+
+
+class Mlp:
+    """A multilayer perceptron.
+
+    **The lab's class.** ``Mlp([784, 100, 10])``, with none of ``activation``, ``loss``, ``output``, ``init`` and
+    ``dtype`` given, is the class of the neural-learning lab: sigmoid in every layer, the output too, binary
+    cross-entropy, float64, and weights drawn from NumPy's global generator (``np.random.seed``) as the lab draws them.
+    A ``seed`` draws the same numbers as ``np.random.seed(seed)`` before it would, and leaves the global generator
+    alone.
+
+    **A trainer.** As soon as one of those five is given, the others default to "relu", "cross_entropy", the output
+    that goes with the loss, "torch" and "float32", and weights are drawn from ``np.random.default_rng(seed)``.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Inputs, units of each hidden layer, outputs; ``[2, 1]`` is a linear unit.
+    activation : str or sequence of str, optional
+        Of the hidden layers, one for all or one for each: "sigmoid", "relu", "leaky_relu", "tanh", "identity".
+    loss : {"cross_entropy", "binary_cross_entropy", "mean_squared_error"}, optional
+        Softmax and class labels; sigmoid and values within [0, 1]; half the squared error.
+    output : str, optional
+        Activation of the output; the default goes with the loss: softmax, sigmoid, identity. "mean_squared_error"
+        takes any but softmax.
+    init : str or callable, optional
+        "lab", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "torch" (the default of PyTorch's Linear),
+        "cassani", "zeros", or a function ``f(rng, n_out, n_in, bias)`` (`fastmlp.initializers`).
+    dtype : {"float32", "float64"} or NumPy dtype, optional
+        Of weights and arithmetic.
+    seed : int, optional
+        0 to 2³² - 1, for weights and shuffling; without it they differ from run to run (the lab's weights follow
+        NumPy's global generator).
+    backend : {"auto", "cpu", "numpy"}, default "auto"
+        Who computes: "cpu" is compiled, "numpy" slow and plain; "auto" is the fastest that works here.
+    threads : int, optional
+        How many threads at most; None leaves it to the backend. May be set later, too.
+    bias : bool, default True
+        Whether units have a bias.
+    reg_lambda : float, default 0.0
+        λ of the L2 penalty λ/(2B) Σ w², biases spared, for batches of B samples (Cassani's name).
+    bias_flag : bool, optional
+        Cassani's name for ``bias``; takes precedence where given.
+    input_scale, input_shift : float, defaults 1.0 and 0.0
+        A sample x enters as x * input_scale + input_shift, computed on the way in: pixels can stay uint8.
+
+    Attributes
+    ----------
+    network : fastmlp.kernels.Network
+        The description, and the layout of the parameters.
+    parameters : ndarray, [network.size]
+        All weights and biases in one flat array, padding (zeros) included; change it in place.
+    backend_name : str
+        "cpu" or "numpy".
+    threads : int or None
+    init : str
+        Name of the initializer, "custom" for a function.
+    history : History or None
+        Of all calls of `fit` together; None before the first.
+    compile_seconds : float
+        What compiling, or loading compiled code, took at the last `fit`.
+    metadata : dict
+        Yours; anything JSON can hold. Saved with the model.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message says which, what was given and what was expected.
+    RuntimeError
+        If the backend does not work here.
+
+    Examples
+    --------
+    >>> from fastmlp import Mlp, Sgd
+    >>> xor = [[0, 0], [0, 1], [1, 0], [1, 1]]
+    >>> mlp = Mlp([2, 8, 2], activation="tanh", seed=1, backend="numpy")
+    >>> history = mlp.fit(xor, [0, 1, 1, 0], epochs=300, batch_size=4, optimizer=Sgd(0.5))
+    >>> mlp.classify(xor).tolist()
+    [0, 1, 1, 0]
+    """
+
+    _weights_rng: Rng | None  #: draws the weights; None stands for NumPy's global generator
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | Sequence[str] | None = None,
+        loss: str | None = None,
+        *,
+        output: str | None = None,
+        init: str | Initializer | None = None,
+        dtype: DTypeLike | None = None,
+        seed: int | None = None,
+        backend: str = "auto",
+        threads: int | None = None,
+        bias: bool = True,
+        reg_lambda: float = 0.0,
+        bias_flag: bool | None = None,
+        input_scale: float = 1.0,
+        input_shift: float = 0.0,
+    ) -> None:
+        lab = all(choice is None for choice in (activation, loss, output, init, dtype))
+        if lab:
+            activation, loss, init, dtype = "sigmoid", "binary_cross_entropy", "lab", "float64"
+        network = Network.build(
+            checked_sizes(sizes),
+            "relu" if activation is None else activation,
+            output,
+            CROSS_ENTROPY if loss is None else loss,
+            dtype=dtype_name("float32" if dtype is None else dtype),
+            bias=checks.flag("bias", bias) if bias_flag is None else checks.flag("bias_flag", bias_flag),
+            l2=checked_penalty(reg_lambda),
+            input_scale=checks.number("input_scale", input_scale),
+            input_shift=checks.number("input_shift", input_shift),
+        )
+        check_classes(network)
+        name, function = initializer("torch" if init is None else init)
+        self._set_up(network, name, function, seed, backend, threads)
+        if lab:
+            self._weights_rng = None if seed is None else np.random.RandomState(seed)
+        self.initialize_weights()
+
+    def _set_up(
+        self,
+        network: Network,
+        init: str,
+        function: Initializer | None,
+        seed: int | None,
+        backend: str,
+        threads: int | None,
+    ) -> None:
+        """Everything but the weights, which are zero."""
+        self.threads = checks.threads(threads)
+        self._rng = np.random.default_rng(checks.seed(seed))
+        self._weights_rng = self._rng
+        self._backend = kernels.backend(backend)
+        self.network = network
+        self.init = init
+        self._initializer = function
+        self.history: History | None = None
+        self.compile_seconds = 0.0
+        self.metadata: dict[str, Any] = {}
+        self._optimizer: tuple[str, State] | None = None  # the kind of the last rule that `fit` used, and its state
+        self._prepared: set[Rule] = set()
+        self._adopt(network.zeros())
+
+    def _adopt(self, parameters: np.ndarray) -> None:
+        """Make a flat array the parameters, and ``weights`` views of it."""
+        self._parameters = parameters
+        self._weights = Weights(self.network.rows(parameters))
+
+    def __repr__(self) -> str:
+        net = self.network
+        parts = f"activations={list(net.activations)}, loss={net.loss!r}, dtype={net.dtype!r}"
+        return f"Mlp({list(net.sizes)}, {parts}, backend={self.backend_name!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Modules can't be pickled, and copies of views would be views no longer.
+        return {**self.__dict__, "_backend": self.backend_name, "_weights": None, "_prepared": set()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._backend = kernels.backend(state["_backend"])
+        self._adopt(aligned_copy(state["_parameters"]))
+        if self._optimizer is not None:
+            kind, kept = self._optimizer
+            self._optimizer = kind, State(aligned_copy(kept.slots), kept.step.copy())
+
+    @property
+    def backend_name(self) -> str:
+        """Name of the backend that computes."""
+        module = cast(Any, self._backend).__name__
+        return next(name for name, path in kernels.BACKENDS.items() if path == module)
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """All parameters, flat."""
+        return self._parameters
+
+    # ---- the lab's class ----
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """Views of the weights, one [next, current + 1] array a layer with the bias in column 0.
+
+        Without bias [next, current]. Writing to them changes the network. Assigning a list of arrays, or an array to
+        an entry, copies it in, after its shape has been checked.
+        """
+        return self._weights
+
+    @weights.setter
+    def weights(self, given: Sequence[ArrayLike]) -> None:
+        for view, new in zip(self._weights, checks.matrices("weights", given, self._weights), strict=True):
+            view[...] = new
+
+    def initialize_weights(self) -> None:
+        """Draw all weights anew, and forget the history and the optimizer's state.
+
+        Raises
+        ------
+        RuntimeError
+            If the network was loaded from a file, and its initializer was a function: a file can't hold that.
+        """
+        if self._initializer is None:
+            raise RuntimeError(f"init={self.init!r} was a function, which a model file does not hold; build a new Mlp")
+        rng = cast(Rng, np.random) if self._weights_rng is None else self._weights_rng
+        net = self.network
+        shapes = zip(net.sizes, net.sizes[1:], strict=False)
+        self.weights = [draw(self._initializer, rng, n_out, n_in, net.bias) for n_in, n_out in shapes]
+        self.history = self._optimizer = None
+
+    def feedforward(self, X: ArrayLike) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+        """Activations and pre-activations of every layer, computed by NumPy whatever the backend.
+
+        Parameters
+        ----------
+        X : array-like, [n, n_in]
+
+        Returns
+        -------
+        A : list of ndarray
+            A[0] = [1 X], A[l] = [1 σ(Z[l])], and the outputs A[-1] without the column of ones (a network without
+            bias has none at all).
+        Z : list
+            Z[l] = A[l - 1] Wᵀ; Z[0] is None.
+        """
+        from fastmlp.kernels import reference
+
+        values, zs, _ = reference.forward(self.network, self._parameters, self._inputs(X))
+        return values, zs
+
+    def backpropagation(self, X: ArrayLike, Y: ArrayLike) -> list[np.ndarray]:
+        """Gradients of the mean loss of X and Y as one batch (and of the penalty), shaped like `weights`.
+
+        Parameters
+        ----------
+        X : array-like, [n, n_in]
+        Y : array-like
+            As ``y`` of `fit`.
+        """
+        X, Y = self._data(X, Y, "Y")
+        gradients, _ = self._backend.backpropagation(self.network, self._parameters, X, Y, threads=self.threads)
+        return self.network.rows(gradients)
+
+    def train(self, X: ArrayLike, Y: ArrayLike, iterations: int = 100) -> None:
+        """So many full-batch steps W ← W - gradient, going on from the present weights.
+
+        Parameters
+        ----------
+        X : array-like, [n, n_in]
+            uint8, float32 and float64 are read as they are.
+        Y : array-like
+            As ``y`` of `fit`; the lab's is one-hot [n, n_out].
+        iterations : int, default 100
+            0 or more.
+
+        Warns
+        -----
+        RuntimeWarning
+            If the weights diverge; they are then as they were at the last finite loss that was looked at.
+        """
+        iterations = checks.whole("iterations", iterations, 0)
+        X, Y = self._data(X, Y, "Y")
+        n = len(X)
+        rule = Rule("plain", learning_rate=1.0)
+        state = self.network.state(rule)
+        at_once = min(iterations, max(LONGEST_ORDER // n, 1))
+        order = np.tile(np.arange(n), at_once)
+        try:
+            for done in range(0, iterations, max(at_once, 1)):
+                part = order[: n * min(at_once, iterations - done)]
+                with self._undone_unless_finished(state):
+                    self._steps(rule, state, X, Y, part, n)
+        except Diverged as diverged:
+            warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
+
+    def unroll_weights(self, weights: Sequence[ArrayLike]) -> np.ndarray:
+        """Matrices shaped like `weights` as one vector, each matrix column-major."""
+        return np.concatenate([w.ravel(order="F") for w in checks.matrices("weights", weights, self._weights)])
+
+    def roll_weights(self, vector: ArrayLike) -> list[np.ndarray]:
+        """Matrices shaped like `weights` from one vector; the inverse of `unroll_weights`."""
+        flat = checks.numeric("vector", vector)
+        ends = np.cumsum([view.size for view in self._weights])
+        if flat.shape != (ends[-1],):
+            raise ValueError(f"vector has shape {list(flat.shape)}; expected [{ends[-1]}]")
+        parts = np.split(flat, ends[:-1])
+        return [part.reshape(view.shape, order="F") for part, view in zip(parts, self._weights, strict=True)]
+
+    @staticmethod
+    def sigmoid(z: ArrayLike) -> np.ndarray:
+        """Logistic sigmoid 1 / (1 + e^-z), elementwise."""
+        return sigmoid_and_slope(z)[0]
+
+    @staticmethod
+    def sigmoid_derivative(z: ArrayLike) -> np.ndarray:
+        """Derivative of the sigmoid, σ(z) (1 - σ(z)), elementwise."""
+        return sigmoid_and_slope(z)[1]
+
+    # ---- the trainer ----
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 5,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "sgd",
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        shuffle: bool = True,
+        callbacks: Iterable[CallbackLike] | CallbackLike = (),
+        progress: bool | Callback | None = None,
+    ) -> History:
+        """Train for some epochs, going on from the present weights.
+
+        A second call goes on where the first has ended: with the same kind of optimizer (plain SGD, momentum,
+        Nesterov, Adam) its state is kept, whatever the new learning rate; another kind starts afresh, and so does
+        `initialize_weights`.
+
+        Parameters
+        ----------
+        X : array-like, [n, n_in]
+            uint8, float32 and float64 are read as they are, other dtypes converted to the network's.
+        y : array-like
+            "cross_entropy": class labels [n] of an integer dtype, or rows [n, n_out] that are one-hot or
+            probabilities. "binary_cross_entropy": values within [0, 1], [n] or [n, 1] for one output, [n, n_out] or
+            labels [n] for more. "mean_squared_error": any numbers, [n] or [n, 1] for one output, [n, n_out] or labels
+            (taken as one-hot) for more.
+        epochs : int, default 5
+        batch_size : int or None, default 32
+            The last batch of an epoch may be smaller; None, or a size beyond n, means all samples at once.
+        optimizer : {"sgd", "adam"} or Optimizer, default "sgd"
+            Such as ``Sgd(learning_rate=0.1, momentum=0.9)``.
+        validation : (X, y), optional
+            Evaluated after each epoch.
+        shuffle : bool, default True
+            Whether each epoch draws a new order of the samples.
+        callbacks : sequence of Callback or function, default ()
+            Told after each epoch; one that returns True ends the run (`fastmlp.callbacks`). An error in one
+            propagates; the epoch before it is kept.
+        progress : bool or Callback, optional
+            A progress bar: None for one on a terminal or in a notebook, True always, False never; or a callback of
+            your own in its place.
+
+        Returns
+        -------
+        History
+            Of this call; `history` holds that of all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described, before anything has changed.
+
+        Warns
+        -----
+        RuntimeWarning
+            If the loss or a weight becomes nan or infinite. That epoch is undone and training stops: the model and
+            the history end with the last good epoch.
+
+        Notes
+        -----
+        Ctrl-C ends the run: the epoch under way is undone, the history is returned with ``interrupted`` True. Any
+        error in an epoch undoes that epoch as well, and propagates. Undone are weights, the optimizer's state and the
+        drawn order, so that a further `fit` goes on as if nothing had happened.
+        """
+        epochs = checks.whole("epochs", epochs)
+        if batch_size is not None:
+            batch_size = checks.whole("batch_size", batch_size)
+        rule = as_optimizer(optimizer).rule
+        shuffle = checks.flag("shuffle", shuffle)
+        watchers = callback_list(callbacks, progress)
+        X, Y = self._data(X, y)
+        held_out = None if validation is None else self._validation(validation)
+        batch_size = min(batch_size or len(X), len(X))
+
+        state = self._state(rule)
+        history = History()
+        self.history = self.history or History()
+        self.history.interrupted = False
+        problem = ""
+        try:
+            watchers.on_fit_begin(self, epochs)
+            self._prepare(rule)
+            for _ in range(epochs):
+                with self._undone_unless_finished(state):
+                    figures = self._epoch(rule, state, X, Y, batch_size, shuffle, held_out)
+                history.append(**figures)
+                self.history.append(**figures)
+                if watchers.on_epoch_end(self, history):
+                    break
+        except KeyboardInterrupt:
+            history.interrupted = self.history.interrupted = True
+        except Diverged as diverged:
+            problem = f"training stopped in epoch {len(history) + 1}, which was undone: {diverged}"
+        finally:
+            watchers.on_fit_end(self, history)
+        if problem:
+            advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or inputs of smaller scale"
+            warnings.warn(f"{problem}; {advice}", RuntimeWarning, stacklevel=2)
+        return history
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Outputs, [n, n_out]: probabilities after softmax or sigmoid.
+
+        Parameters
+        ----------
+        X : array-like, [n, n_in]
+            As for `fit`, except that nan and infinity are not looked for, but passed on: a call on one sample takes
+            microseconds, and checking would be a good part of them.
+        """
+        if not checks.is_ready(X, self.network.sizes[0]):
+            X = checks.inputs(X, self.network)
+        return self._backend.predict(self.network, self._parameters, cast(np.ndarray, X), threads=self.threads)
+
+    def classify(self, X: ArrayLike) -> np.ndarray:
+        """Labels, int64 [n]: the largest output's index; with one output, 1 where it is above ½.
+
+        Parameters
+        ----------
+        X : array-like, [n, n_in]
+            As for `predict`.
+
+        Raises
+        ------
+        ValueError
+            If this network does not classify, see `classifies`.
+        """
+        self._check_classifies("classify")
+        outputs = self.predict(X)
+        if outputs.shape[1] == 1:
+            return (outputs[:, 0] > 0.5).astype(np.int64)
+        return outputs.argmax(1)
+
+    def evaluate(self, X: ArrayLike, y: ArrayLike) -> Evaluation:
+        """Mean loss and accuracy on some data.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As for `fit`.
+
+        Returns
+        -------
+        Evaluation
+            (loss, accuracy). Targets with several ones in a row count as their first.
+        """
+        return self._evaluate(*self._data(X, y))
+
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Accuracy on some data, 0 to 1.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As for `fit`.
+
+        Raises
+        ------
+        ValueError
+            If this network does not classify, see `classifies`.
+        """
+        self._check_classifies("score")
+        return self.evaluate(X, y).accuracy
+
+    @property
+    def classifies(self) -> bool:
+        """Whether outputs stand for classes.
+
+        So it is after either cross-entropy, and after the squared error if the output is a sigmoid; any other output
+        under the squared error is a regression.
+        """
+        return self.network.loss != "mean_squared_error" or self.network.activations[-1] == "sigmoid"
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write weights, description, history and ``metadata`` to a safetensors file (`fastmlp.modelfile`).
+
+        Parameters
+        ----------
+        path : path-like
+            A file there is replaced, once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If it can't be written there.
+        TypeError, ValueError
+            If ``metadata`` does not fit into JSON.
+        """
+        from fastmlp import modelfile
+
+        model = modelfile.Model(self.network, self._parameters, self.init, self.history, self.metadata)
+        modelfile.write(path, model)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        backend: str = "auto",
+        threads: int | None = None,
+        seed: int | None = None,
+    ) -> "Mlp":
+        """The network that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+        backend, threads, seed
+            As for the class. The optimizer's state and the generators are not in the file and start afresh.
+
+        Raises
+        ------
+        OSError
+            If the file is not there or can't be read.
+        ValueError
+            If it is damaged or no model file; it is named.
+        """
+        from fastmlp import modelfile
+
+        model = modelfile.read(path)
+        mlp = cls.__new__(cls)
+        mlp._set_up(model.network, model.init, INITIALIZERS.get(model.init), seed, backend, threads)
+        mlp._adopt(model.parameters)
+        mlp.history, mlp.metadata = model.history, model.metadata
+        return mlp
+
+    # ---- what these share ----
+
+    def _inputs(self, X: ArrayLike, name: str = "X") -> np.ndarray:
+        return checks.finite(name, checks.inputs(X, self.network, name))
+
+    def _data(self, X: ArrayLike, y: ArrayLike, y_name: str = "y") -> tuple[np.ndarray, np.ndarray]:
+        samples = self._inputs(X)
+        return samples, checks.targets(y, self.network, len(samples), y_name)
+
+    def _validation(self, pair: tuple[ArrayLike, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"validation is a {type(pair).__name__}; expected a pair (X, y)")
+        X = self._inputs(pair[0], "validation X")
+        return X, checks.targets(pair[1], self.network, len(X), "validation y", "validation X")
+
+    def _state(self, rule: Rule) -> State:
+        """The state kept from the last `fit` if its rule was of the same kind, or else a new one."""
+        if self._optimizer is None or self._optimizer[0] != rule.kind:
+            self._optimizer = rule.kind, self.network.state(rule)
+        return self._optimizer[1]
+
+    def _prepare(self, rule: Rule) -> None:
+        """Have the backend compile what is needed, if it compiles; time it apart from the training."""
+        self.compile_seconds = 0.0
+        prepare: Callable[[Network, Rule], Any] | None = getattr(self._backend, "prepare", None)
+        if prepare is not None and rule not in self._prepared:
+            start = time.perf_counter()
+            prepare(self.network, rule)
+            self.compile_seconds = time.perf_counter() - start
+            self._prepared.add(rule)
+
+    def _epoch(
+        self,
+        rule: Rule,
+        state: State,
+        X: np.ndarray,
+        Y: np.ndarray,
+        batch_size: int,
+        shuffle: bool,
+        held_out: tuple[np.ndarray, np.ndarray] | None,
+    ) -> dict[str, float]:
+        """Train for one epoch, and evaluate; returns the arguments of `History.append`."""
+        n = len(X)
+        start = time.perf_counter()
+        order = self._rng.permutation(n) if shuffle else np.arange(n)
+        losses = self._steps(rule, state, X, Y, order, batch_size)
+        seconds = time.perf_counter() - start
+        samples = np.full(len(losses), batch_size)
+        samples[-1] = n - batch_size * (len(losses) - 1)
+        figures = {
+            "loss": float(np.average(losses, weights=samples)),
+            "seconds": seconds,
+            "samples_per_second": n / max(seconds, 1e-9),
+        }
+        if held_out is not None:
+            figures["val_loss"], figures["val_accuracy"] = self._evaluate(*held_out)
+        return figures
+
+    def _steps(
+        self, rule: Rule, state: State, X: np.ndarray, Y: np.ndarray, order: np.ndarray, batch_size: int
+    ) -> np.ndarray:
+        """One call of the backend's `train_epoch`; Diverged if anything in it became nan or infinite."""
+        with np.errstate(over="ignore", invalid="ignore"):  # the numpy backend's warnings: told by Diverged instead
+            losses = self._backend.train_epoch(
+                self.network, rule, self._parameters, state, X, Y, order, batch_size, threads=self.threads
+            )
+        if not checks.is_finite(losses):
+            raise Diverged(f"the loss became {losses[~np.isfinite(losses)][0]}")
+        if not checks.is_finite(self._parameters):
+            raise Diverged("a weight became nan or infinite")
+        return losses
+
+    @contextmanager
+    def _undone_unless_finished(self, state: State) -> Iterator[None]:
+        """Put parameters, optimizer state and generator back if the block does not come to its end."""
+        parameters, slots, step = self._parameters.copy(), state.slots.copy(), state.step.copy()
+        shuffling = self._rng.bit_generator.state
+        try:
+            yield
+        except BaseException:
+            self._parameters[:], state.slots[:], state.step[:] = parameters, slots, step
+            self._rng.bit_generator.state = shuffling
+            raise
+
+    def _evaluate(self, X: np.ndarray, Y: np.ndarray) -> Evaluation:
+        loss, hits = self._backend.evaluate(self.network, self._parameters, X, Y, threads=self.threads)
+        return Evaluation(loss, hits / len(X) if self.classifies else float("nan"))
+
+    def _check_classifies(self, what: str) -> None:
+        if not self.classifies:
+            given = f"loss='mean_squared_error' with output={self.network.activations[-1]!r}"
+            raise ValueError(f"{what} needs a network that classifies; this one has {given}. See predict and evaluate")
+
+
+def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes as a tuple; `Network` checks the entries."""
+    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
+        raise TypeError(f"sizes={sizes!r}; expected a sequence of whole numbers, such as [784, 100, 10]")
+    return tuple(sizes)
+
+
+def dtype_name(dtype: DTypeLike) -> str:
+    """Name of a NumPy dtype; what is none is passed on for `Network` to refuse."""
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return str(dtype)
+
+
+def checked_penalty(reg_lambda: float) -> float:
+    """The penalty under the name that the user knows it by."""
+    if checks.number("reg_lambda", reg_lambda) < 0:
+        raise ValueError(f"reg_lambda={reg_lambda}; expected 0 or more")
+    return float(reg_lambda)
+
+
+def check_classes(network: Network) -> None:
+    """Refuse softmax over a single output, which is 1 whatever the weights."""
+    if network.loss == CROSS_ENTROPY and network.sizes[-1] == 1:
+        raise ValueError(
+            f"sizes={list(network.sizes)} has one output; loss='cross_entropy' needs one for each class, at least two. "
+            "For two classes on one output: loss='binary_cross_entropy'"
+        )
+
+
+def aligned_copy(flat: np.ndarray) -> np.ndarray:
+    """A copy on a 64-byte boundary, which unpickled arrays need not have."""
+    from fastmlp.kernels.network import aligned_zeros
+
+    copy = aligned_zeros(len(flat), flat.dtype)
+    copy[:] = flat
+    return copy
+
+
+def sigmoid_and_slope(z: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The sigmoid and its derivative, in the dtype of ``z`` if that is a float's and float64 otherwise."""
+    from fastmlp.kernels.reference import activate
+
+    array = checks.numeric("z", z)
+    value, slope = activate("sigmoid", array if array.dtype.kind == "f" else array.astype(np.float64))
+    return value, cast(np.ndarray, slope)

@@ -1,0 +1,495 @@
+"""A training run from the command line: its data, its network, its course and its report."""
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastmlp.callbacks import Callback, ProgressBar, in_notebook, on_terminal
+from fastmlp.data import DataNotFound, Dataset, digits, mnist
+from fastmlp.history import History
+from fastmlp.mlp import Evaluation, Mlp
+from fastmlp.presets import Preset
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+MODEL_FILE = "model.safetensors"
+CURVES_FILE = "curves.png"
+
+#: How many of MNIST's images the lab trains with.
+LAB_IMAGES = 10_000
+
+NOT_YET = Evaluation(math.nan, math.nan)
+
+#: Says a line to the user.
+Say = Callable[[str], None]
+
+
+class NothingTrained(ValueError):
+    """Not one epoch came to its end, since weights or loss became infinite."""
+
+
+@dataclass
+class Run:
+    """What is to be trained, and what has become of it.
+
+    Attributes
+    ----------
+    data : Dataset
+    settings : Preset
+    mlp : Mlp
+    X, y : ndarray
+        The training images and labels in use.
+    history : History
+        Of the epochs finished: in the lab's job ½ the mean squared error after each, and the training accuracy in
+        the place of the validation's.
+    compile_seconds, training_seconds, evaluation_seconds : float
+        Compiling or loading compiled code; training; evaluating in between.
+    training, test : Evaluation
+        Of the final network.
+    """
+
+    data: Dataset
+    settings: Preset
+    mlp: Mlp
+    X: np.ndarray
+    y: np.ndarray
+    history: History = field(default_factory=History)
+    compile_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    training: Evaluation = NOT_YET
+    test: Evaluation = NOT_YET
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of all epochs."""
+        return sum(self.history.seconds)
+
+    @property
+    def samples_per_second(self) -> float:
+        """Training images times epochs, over the seconds that they took."""
+        return len(self.history) * len(self.X) / max(self.training_seconds, 1e-9)
+
+
+# ---- before ----
+
+
+def load_data(name: str | None, say: Say) -> Dataset:
+    """MNIST, the digits, or a folder with MNIST's files.
+
+    Parameters
+    ----------
+    name : str, optional
+        "mnist", "digits" or a folder. Left out, it is MNIST, or, where that can't be had, the digits.
+    say : function
+        Is told if it became the digits.
+
+    Raises
+    ------
+    DataNotFound, DataDamaged, FileNotFoundError
+        If what was named is not there, or is damaged.
+    """
+    if name == "digits":
+        return digits()
+    if name == "mnist":
+        return mnist()
+    if name is not None:
+        if not os.path.isdir(name):
+            raise FileNotFoundError(f"data={name!r} is neither 'mnist' nor 'digits' nor a folder")
+        return mnist(name)
+    try:
+        return mnist()
+    except DataNotFound:
+        say(
+            "MNIST was neither found nor could it be fetched: training on scikit-learn's digits instead "
+            "(--data mnist tells where it was sought)"
+        )
+        return digits()
+
+
+def hidden_layers(text: str, data: Dataset) -> tuple[int, ...]:
+    """The hidden layers in an option such as "100", "128,64" or "none".
+
+    A list that begins with the number of inputs and ends with the number of classes is the whole network.
+
+    Raises
+    ------
+    ValueError
+        If it is not a list of positive whole numbers.
+    """
+    inner = text.strip().removeprefix("[").removesuffix("]").strip()
+    if inner.lower() in ("", "none"):
+        return ()
+    parts = inner.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(f"layers={text!r}; expected positive whole numbers such as 100 or 128,64, or none")
+    units = tuple(int(part) for part in parts)
+    if len(units) > 1 and (units[0], units[-1]) == (data.n_in, data.n_classes):
+        return units[1:-1]
+    return units
+
+
+def with_layers(settings: Preset, layers: str | None, data: Dataset) -> Preset:
+    """The settings with the hidden layers of the option, if it was given."""
+    return settings if layers is None else replace(settings, hidden=hidden_layers(layers, data))
+
+
+def prepare(data: Dataset, settings: Preset, *, backend: str = "auto", threads: int | None = None) -> Run:
+    """Build the network and choose the training images.
+
+    In the lab's job the draws come from NumPy's global generator: the seed first, then the images, then the weights.
+
+    Parameters
+    ----------
+    data : Dataset
+    settings : Preset
+    backend, threads
+        As for `Mlp`.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `Mlp` and the optimizers raise them.
+    """
+    settings.optimizer_at(1.0)
+    if not 0 <= settings.seed < 2**32:
+        raise ValueError(f"seed={settings.seed}; expected 0 to {2**32 - 1}")
+    X, y = data.train_images, data.train_labels
+    if settings.lab:
+        np.random.seed(settings.seed)  # noqa: NPY002 (the lab's own numbers)
+        if data.name == "mnist":
+            chosen = np.random.choice(len(X), size=LAB_IMAGES)  # noqa: NPY002
+            X, y = X[chosen], y[chosen]
+    sizes = [data.n_in, *settings.hidden, data.n_classes]
+    if settings.lab and (settings.activation, settings.loss, settings.dtype) == (
+        "sigmoid",
+        "binary_cross_entropy",
+        "float64",
+    ):
+        mlp = Mlp(sizes, backend=backend, threads=threads)
+    else:
+        mlp = Mlp(
+            sizes,
+            settings.activation,
+            settings.loss,
+            output="sigmoid" if settings.loss == "mean_squared_error" else None,
+            init=settings.init,
+            dtype=settings.dtype,
+            seed=settings.seed,
+            backend=backend,
+            threads=threads,
+            input_scale=1 / data.levels if settings.scaled else 1.0,
+            input_shift=settings.input_shift,
+        )
+    return Run(data, settings, mlp, X, y)
+
+
+def needs_compiling(mlp: Mlp) -> bool:
+    """Whether the backend is going to compile rather than load what it has compiled before."""
+    if mlp.backend_name != "cpu":
+        return False
+    from fastmlp.kernels import cpu
+
+    is_compiled = getattr(cpu, "is_compiled", None)
+    return is_compiled is not None and not is_compiled(mlp.network.dtype)
+
+
+# ---- the course ----
+
+
+class RunBar(ProgressBar):
+    """One progress bar over the several calls of `Mlp.fit` that a run may take."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self._epochs: int | None = epochs
+
+    def on_fit_begin(self, mlp: Mlp, epochs: int) -> None:
+        """Begin at the first call, with the epochs of all."""
+        if self._epochs is not None:
+            super().on_fit_begin(mlp, self._epochs)
+            self._epochs = None
+
+    def on_fit_end(self, mlp: Mlp, history: History) -> None:
+        """Nothing yet: `close` ends it."""
+
+    def close(self, mlp: Mlp) -> None:
+        """End it, if it has begun."""
+        super().on_fit_end(mlp, History())
+
+
+class LabCourse(Callback):
+    """After each iteration of the lab's job, ½ the mean squared error over all entries, and the training accuracy."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.Y = np.eye(run.data.n_classes)[run.y]
+
+    def on_epoch_end(self, mlp: Mlp, history: History) -> None:
+        """Predict, and note both."""
+        loss, accuracy = lab_evaluation(mlp.predict(self.run.X), self.Y)
+        self.run.history.append(
+            loss=loss,
+            seconds=history.seconds[-1],
+            samples_per_second=history.samples_per_second[-1],
+            val_accuracy=accuracy,
+        )
+
+
+def lab_evaluation(outputs: np.ndarray, Y: np.ndarray) -> Evaluation:
+    """½ the mean squared error over all entries, which the lab draws, and the accuracy."""
+    hits = outputs.argmax(1) == Y.argmax(1)
+    error = (outputs - Y).ravel()
+    return Evaluation(float(error @ error / (2 * error.size)), float(hits.mean()))
+
+
+def train(run: Run) -> None:
+    """Train to the end, or to Ctrl-C; afterwards `run` holds the course and the final evaluations.
+
+    Parameters
+    ----------
+    run : Run
+        As `prepare` returns it.
+
+    Raises
+    ------
+    NothingTrained
+        If weights or loss became infinite in the first epoch.
+    """
+    epochs = run.settings.epochs
+    bar = RunBar(epochs) if on_terminal() or in_notebook() else None
+    start = time.perf_counter()
+    try:
+        if run.settings.final_rate == 1.0 or epochs == 1:
+            fit(run, epochs, 1.0, bar)
+        else:
+            fit(run, epochs - 1, 1.0, bar)
+            if len(run.history) == epochs - 1 and not run.history.interrupted:
+                fit(run, 1, run.settings.final_rate, bar)
+    finally:
+        if bar is not None:
+            bar.close(run.mlp)
+    if len(run.history):
+        run.evaluation_seconds = time.perf_counter() - start - run.compile_seconds - run.training_seconds
+        run.training = evaluate(run, run.X, run.y)
+        run.test = evaluate(run, run.data.test_images, run.data.test_labels)
+
+
+def fit(run: Run, epochs: int, part: float, bar: RunBar | None) -> None:
+    """Train for so many epochs with this part of the learning rate, and add them to the run's history."""
+    settings, data = run.settings, run.data
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        history = run.mlp.fit(
+            run.X,
+            run.y,
+            epochs=epochs,
+            batch_size=settings.batch_size,
+            optimizer=settings.optimizer_at(part),
+            validation=None if settings.lab else (data.test_images, data.test_labels),
+            shuffle=not settings.lab,
+            callbacks=[LabCourse(run)] if settings.lab else [],
+            progress=bar or False,
+        )
+    run.compile_seconds += run.mlp.compile_seconds
+    if settings.lab:
+        run.history.interrupted = history.interrupted
+    else:
+        assert run.mlp.history is not None
+        run.history = run.mlp.history
+    for warning in caught:
+        if not len(run.history) and "training stopped" in str(warning.message):
+            raise NothingTrained(str(warning.message))
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def evaluate(run: Run, X: np.ndarray, y: np.ndarray) -> Evaluation:
+    """Loss, the lab's own in its job, and accuracy of the network as it is."""
+    if run.settings.lab:
+        return lab_evaluation(run.mlp.predict(X), np.eye(run.data.n_classes)[y])
+    return run.mlp.evaluate(X, y)
+
+
+# ---- after ----
+
+
+def loss_name(settings: Preset) -> str:
+    """What the losses of the report are."""
+    return "½ mean squared error" if settings.lab else settings.loss.replace("_", " ")
+
+
+def data_name(data: Dataset) -> str:
+    """A data set's name as people write it."""
+    return "MNIST" if data.name == "mnist" else data.name
+
+
+def epoch_name(settings: Preset) -> str:
+    """What an epoch is called."""
+    return "iteration" if settings.lab else "epoch"
+
+
+def title(run: Run) -> str:
+    """Data and network in one line."""
+    net = run.mlp.network
+    return f"{data_name(run.data)}, {list(net.sizes)}, {', '.join(dict.fromkeys(net.activations))}"
+
+
+def report(run: Run) -> "Table":
+    """The run in a table."""
+    from rich import box
+    from rich.table import Table
+
+    data, settings, mlp = run.data, run.settings, run.mlp
+    net = mlp.network
+    rate = f"learning rate {settings.learning_rate:g}"
+    if settings.final_rate != 1.0 and settings.epochs > 1:
+        rate += f" (last epoch {settings.learning_rate * settings.final_rate:g})"
+    batch = "all images at once" if settings.batch_size is None else f"batches of {settings.batch_size}"
+    momentum = f", momentum {settings.momentum:g}" if settings.optimizer == "sgd" else ""
+    stopped = " (interrupted)" if run.history.interrupted else ""
+
+    table = Table(box=box.ROUNDED, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("data", f"{data_name(data)}: {len(run.X):,} training and {len(data.test_images):,} test images")
+    table.add_row("found in", data.source)
+    table.add_row("network", f"{list(net.sizes)}, {net.n_parameters:,} parameters, {net.dtype}")
+    table.add_row("", f"{', '.join(net.activations)}; {net.loss.replace('_', ' ')}")
+    table.add_row("training", f"{settings.optimizer}, {rate}{momentum}")
+    table.add_row("", f"{len(run.history)} {epoch_name(settings)}s of {batch}{stopped}, seed {settings.seed}")
+    table.add_row("backend", backend_line(mlp))
+    table.add_section()
+    table.add_row("compiling", f"{run.compile_seconds:.2f} s")
+    table.add_row("training", f"{run.training_seconds:.2f} s, {run.samples_per_second:,.0f} samples a second")
+    table.add_row("evaluating", f"{run.evaluation_seconds:.2f} s, after each {epoch_name(settings)}")
+    table.add_section()
+    for name, result in (("training data", run.training), ("test data", run.test)):
+        table.add_row(name, f"loss {result.loss:.4f}, accuracy {result.accuracy:.2%}")
+    table.add_row("", f"(loss: {loss_name(settings)})")
+    return table
+
+
+def backend_line(mlp: Mlp) -> str:
+    """Backend and threads in words."""
+    if mlp.backend_name != "cpu":
+        return f"{mlp.backend_name}, with the threads of NumPy's own libraries"
+    threads = mlp.threads
+    if threads is None:
+        from fastmlp.kernels import cpu
+
+        describe = getattr(cpu, "describe", None)
+        threads = describe().get("threads") if describe is not None else None
+    return f"{mlp.backend_name}, {'all' if threads is None else threads} thread{'' if str(threads) == '1' else 's'}"
+
+
+def curves(run: Run) -> "Figure":
+    """The picture of the run's course."""
+    from fastmlp.plots import history_figure
+
+    settings = run.settings
+    return history_figure(
+        run.history,
+        title(run),
+        epoch_name=epoch_name(settings),
+        loss_name=loss_name(settings),
+        accuracy_of="training" if settings.lab else "test",
+    )
+
+
+def check_folder(folder: Path | None) -> None:
+    """Refuse a folder that the results can't go to, before any time is spent on them.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        As the user has named it. It need not exist. Files of these names in it must be an earlier run's.
+
+    Raises
+    ------
+    OSError, ValueError
+        Saying what is in the way.
+    """
+    place = (folder or Path("runs")).absolute()
+    there = next(parent for parent in (place, *place.parents) if parent.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"out={str(place)!r}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"out={str(place)!r}: {there} can't be written to")
+    taken = [place / name for name in (MODEL_FILE, CURVES_FILE) if (place / name).exists()]
+    if folder is not None and taken and not is_model(place / MODEL_FILE):
+        raise FileExistsError(f"out={str(folder)!r} holds {taken[0].name}, which is not an earlier run's; name another")
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is a model of this package."""
+    from fastmlp import modelfile
+
+    try:
+        modelfile.read(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def new_folder(data: Dataset) -> Path:
+    """Make a folder named after the time and the data, in ``runs`` under the current one."""
+    stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{data.name}"
+    for name in (stem, *(f"{stem}-{n}" for n in range(2, 1000))):
+        folder = Path("runs", name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"there is no free name beside {Path('runs', stem)}")
+
+
+def save(run: Run, folder: Path | None) -> tuple[Path, Path]:
+    """Write the model and the picture; returns their paths.
+
+    Parameters
+    ----------
+    run : Run
+    folder : Path, optional
+        Made if it is not there; left out, it is a `new_folder`.
+
+    Raises
+    ------
+    OSError
+        If they can't be written.
+    """
+    if folder is None:
+        folder = new_folder(run.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, picture = folder / MODEL_FILE, folder / CURVES_FILE
+    mlp = run.mlp
+    mlp.metadata = {
+        "data": run.data.name,
+        "levels": run.data.levels,
+        "image_shape": list(run.data.image_shape),
+        "settings": {name: value for name, value in vars(run.settings).items() if name != "summary"},
+        "training": finite(run.training),
+        "test": finite(run.test),
+    }
+    if run.settings.lab:
+        mlp.metadata["lab_loss"] = run.history.loss
+    mlp.save(model)
+
+    from fastmlp.plots import save_figure
+
+    save_figure(curves(run), picture)
+    return model, picture
+
+
+def finite(result: Evaluation) -> dict[str, float | None]:
+    """An evaluation as JSON can hold it."""
+    return {name: value if math.isfinite(value) else None for name, value in result._asdict().items()}

@@ -1,0 +1,644 @@
+"""The command line, end to end: in subprocesses, and for the many options in this process, which is quicker."""
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastmlp import Mlp, cli, data, training_run
+from fastmlp.presets import DEFAULT, LAB, PRESETS, PYTORCH_LAB
+
+PNG = b"\x89PNG\r\n\x1a\n"
+MODEL, CURVES = training_run.MODEL_FILE, training_run.CURVES_FILE
+#: A run that takes as little as it can: compiles nothing, two epochs of the digits.
+SHORT = ("--data", "digits", "--backend", "numpy", "--epochs", "2")
+
+needs_mnist = pytest.mark.skipif("FASTMLP_DATA" not in os.environ, reason="FASTMLP_DATA names no folder with MNIST")
+
+
+def fastmlp(*arguments, cwd, code=0, **environment):
+    """Run the command in a process of its own; returns what it printed, after looking at its exit code."""
+    command = [sys.executable, "-m", "fastmlp", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, capsys):
+    """Run the command in this process and in an empty folder; returns exit code, standard output and error."""
+
+    def run(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def accuracies(report):
+    """Training and test accuracy in a report, 0 to 1."""
+    training, test = re.findall(r"(?:training|test) data .*accuracy ([\d.]+)%", report)
+    return float(training) / 100, float(test) / 100
+
+
+def is_refused(result, *words):
+    code, output, error = result
+    assert code == 2, output + error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error
+    return True
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """A run with the digits in a process of its own: its folder, output and error."""
+    folder = tmp_path_factory.mktemp("digits")
+    output, error = fastmlp("train", "--data", "digits", "--out", "out", cwd=folder)
+    return folder / "out", output, error
+
+
+# ---- train ----
+
+
+def test_digits_are_learnt_and_reported(digits_run):
+    folder, output, _ = digits_run
+    _, test = accuracies(output)
+    assert test >= 0.95
+    for word in ("digits", "1,437", "360", "[64, 100, 10]", "cpu", "compiling", "training", "samples a second"):
+        assert word in output
+    assert f"model   {Path('out', MODEL)}" in output
+    assert f"curves  {Path('out', CURVES)}" in output
+    assert {path.name for path in folder.iterdir()} == {MODEL, CURVES}
+    assert (folder / CURVES).read_bytes().startswith(PNG)
+
+
+def test_saved_model_is_the_one_reported(digits_run):
+    folder, output, _ = digits_run
+    mlp, digits = Mlp.load(folder / MODEL, backend="numpy"), data.digits()
+    training, test = accuracies(output)
+    assert mlp.score(digits.train_images, digits.train_labels) == pytest.approx(training, abs=1e-4)
+    assert mlp.score(digits.test_images, digits.test_labels) == pytest.approx(test, abs=1e-4)
+    assert len(mlp.history) == 30
+    assert mlp.history.val_accuracy[-1] == pytest.approx(test, abs=1e-4)
+    assert mlp.metadata["test"]["accuracy"] == pytest.approx(test, abs=1e-4)
+    assert mlp.metadata["settings"]["epochs"] == 30
+
+
+def test_piped_output_is_plain(digits_run):
+    _, output, error = digits_run
+    assert error == ""
+    assert not set(output) & {"\x1b", "\r", "\b"}
+    assert max(map(len, output.splitlines())) <= 120
+
+
+@needs_mnist
+def test_mnist_with_no_options_reaches_its_mark(tmp_path):
+    output, error = fastmlp("train", cwd=tmp_path)
+    assert error == ""
+    training, test = accuracies(output)
+    assert 0.975 <= test < 0.99
+    assert training > test
+    for word in ("MNIST: 60,000 training and 10,000 test images", "[784, 100, 10]", "relu, softmax; cross entropy"):
+        assert word in output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-mnist", folder.name)
+    assert (folder / CURVES).read_bytes().startswith(PNG)
+    assert Mlp.load(folder / MODEL).network.input_scale == 1 / 255
+
+
+@needs_mnist
+def test_pytorch_lab_on_mnist(tmp_path):
+    output, _ = fastmlp("train", "--preset", "pytorch-lab", "--epochs", 2, "--out", ".", cwd=tmp_path)
+    assert accuracies(output)[1] > 0.93
+    network = Mlp.load(tmp_path / MODEL).network
+    assert (network.input_scale, network.input_shift, network.loss) == (1 / 255, -0.5, "cross_entropy")
+
+
+@needs_mnist
+def test_lab_on_mnist_follows_the_plain_program(tmp_path):
+    """The lab's job against a NumPy program of its own, written from lab.md: draws, steps, losses, accuracy."""
+    output, _ = fastmlp("train", "--preset", "lab", "--epochs", 2, "--out", ".", cwd=tmp_path)
+    mlp = Mlp.load(tmp_path / MODEL)
+    mnist = data.mnist()
+    weights, losses, accuracy = plain_lab(mnist.train_images, mnist.train_labels, iterations=2, chosen=10_000)
+    for ours, plain in zip(mlp.weights, weights, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-9, atol=1e-11)
+    assert mlp.metadata["lab_loss"] == pytest.approx(losses, rel=1e-9)
+    assert accuracies(output)[0] == pytest.approx(accuracy, abs=1e-4)
+
+
+def test_lab_on_digits_follows_the_plain_program(run):
+    code, output, _ = run(
+        "train", "--data", "digits", "--preset", "lab", "--epochs", 20, "--out", ".", "--backend", "numpy"
+    )
+    assert code == 0
+    mlp, digits = Mlp.load(MODEL), data.digits()
+    weights, losses, accuracy = plain_lab(digits.train_images, digits.train_labels, iterations=20)
+    for ours, plain in zip(mlp.weights, weights, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-9, atol=1e-11)
+    assert mlp.metadata["lab_loss"] == pytest.approx(losses, rel=1e-9)
+    assert accuracies(output)[0] == pytest.approx(accuracy, abs=1e-4)
+    assert f"loss {losses[-1]:.4f}" in output
+    assert "20 iterations" in output
+
+
+def plain_lab(images, labels, iterations, chosen=None):
+    """The lab's program in plain NumPy: weights, loss after each iteration, training accuracy."""
+    np.random.seed(123)  # noqa: NPY002
+    if chosen is not None:
+        picked = np.random.choice(range(60000), size=chosen)  # noqa: NPY002
+        images, labels = images[picked], labels[picked]
+    sizes = [images.shape[1], 100, 10]
+    weights = []
+    for current, following in itertools.pairwise(sizes):
+        epsilon = 4 * np.sqrt(6) / np.sqrt(current + following)
+        weights.append(epsilon * (2 * np.random.rand(following, current + 1) - 1))  # noqa: NPY002
+    Y = np.eye(10)[labels]
+    ones = np.ones((len(images), 1))
+    X = np.hstack([ones, images])
+
+    def sigmoid(z):
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-z))
+
+    def forward():
+        hidden = np.hstack([ones, sigmoid(X @ weights[0].T)])
+        return hidden, sigmoid(hidden @ weights[1].T)
+
+    losses = []
+    for _ in range(iterations):
+        hidden, output = forward()
+        delta = output - Y
+        slope = hidden[:, 1:] * (1 - hidden[:, 1:])
+        gradients = [((delta @ weights[1][:, 1:]) * slope).T @ X / len(X), delta.T @ hidden / len(X)]
+        weights = [w - g for w, g in zip(weights, gradients, strict=True)]
+        output = forward()[1]
+        losses.append(0.5 * np.mean((output - Y) ** 2))
+    return weights, losses, np.mean(output.argmax(1) == labels)
+
+
+def test_presets_are_the_lab_s():
+    assert set(PRESETS) == {"default", "lab", "pytorch-lab"}
+    assert (DEFAULT.hidden, DEFAULT.activation, DEFAULT.loss) == ((100,), "relu", "cross_entropy")
+    assert (LAB.epochs, LAB.batch_size, LAB.learning_rate, LAB.momentum, LAB.seed) == (400, None, 1.0, 0.0, 123)
+    assert (PYTORCH_LAB.epochs, PYTORCH_LAB.batch_size, PYTORCH_LAB.init) == (5, 5, "torch")
+    assert (PYTORCH_LAB.learning_rate, PYTORCH_LAB.momentum, PYTORCH_LAB.final_rate) == (0.001, 0.9, 1.0)
+
+
+def test_options_override_the_preset(run):
+    code, output, error = run(
+        "train", "--data", "digits", "--backend", "numpy", "--preset", "pytorch-lab", "--out", "o",
+        "--layers", "20,15", "--activation", "tanh", "--loss", "binary_cross_entropy", "--epochs", "3",
+        "--batch-size", "7", "--learning-rate", "0.02", "--momentum", "0.5", "--dtype", "float64", "--seed", "5",
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+    mlp = Mlp.load("o/" + MODEL)
+    assert mlp.network.sizes == (64, 20, 15, 10)
+    assert mlp.network.activations == ("tanh", "tanh", "sigmoid")
+    assert (mlp.network.loss, mlp.network.dtype) == ("binary_cross_entropy", "float64")
+    assert len(mlp.history) == 3
+    assert "sgd, learning rate 0.02, momentum 0.5" in output
+    assert "3 epochs of batches of 7, seed 5" in output
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--loss", "mean_squared_error"),
+        ("--loss", "binary_cross_entropy"),
+        ("--loss", "cross_entropy", "--dtype", "float64"),
+        ("--optimizer", "adam"),
+        ("--optimizer", "sgd", "--momentum", "0"),
+        ("--activation", "leaky_relu"),
+        ("--layers", "none", "--threads", "1"),
+    ],
+    ids=" ".join,
+)
+def test_every_loss_and_optimizer_learns(run, options, backend):
+    code, output, error = run("train", "--data", "digits", "--backend", backend, "--epochs", "15", *options)
+    assert (code, error) == (0, "")
+    assert accuracies(output)[1] > 0.9
+
+
+def test_same_seed_same_model_and_another_seed_another(run):
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("train", *SHORT, "--seed", seed, "--out", folder)[0] == 0
+    a, b, c = (Mlp.load(f"{folder}/{MODEL}").parameters for folder in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_the_last_epoch_takes_a_tenth_of_the_learning_rate(run):
+    _, output, _ = run("train", *SHORT, "--learning-rate", "0.05")
+    assert "learning rate 0.05 (last epoch 0.005)" in output
+    _, output, _ = run("train", *SHORT, "--epochs", "1")
+    assert "last epoch" not in output
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("100", (100,)),
+        ("128,64", (128, 64)),
+        (" 128, 64 ", (128, 64)),
+        ("none", ()),
+        ("", ()),
+        ("64,100,10", (100,)),
+        ("[64, 100, 10]", (100,)),
+        ("64,10", ()),
+        ("64", (64,)),
+        ("10", (10,)),
+        ("784,100,10", (784, 100, 10)),
+    ],
+)
+def test_layers(text, hidden):
+    assert training_run.hidden_layers(text, data.digits()) == hidden
+
+
+@pytest.mark.parametrize("text", ["x", "100,", ",", "0", "-5", "1.5", "100 50", "²"])
+def test_layers_that_are_none_are_refused(run, text):
+    assert is_refused(run("train", *SHORT, "--layers", text), "layers=")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--epochs", "0"), "--epochs"),
+        (("--epochs", "many"), "--epochs"),
+        (("--batch-size", "-1"), "--batch-size"),
+        (("--threads", "0"), "--threads"),
+        (("--seed", "-1"), "--seed"),
+        (("--seed", str(2**32)), "seed="),
+        (("--activation", "rleu"), "did you mean 'relu'?"),
+        (("--loss", "hinge"), "loss='hinge'"),
+        (("--optimizer", "smd"), "did you mean 'sgd'?"),
+        (("--learning-rate", "0"), "learning_rate=0.0"),
+        (("--learning-rate", "nan"), "learning_rate=nan"),
+        (("--momentum", "1"), "momentum=1.0"),
+        (("--optimizer", "adam", "--momentum", "0.9"), "momentum=0.9"),
+        (("--dtype", "float16"), "float16"),
+        (("--backend", "gpu"), "backend='gpu'"),
+        (("--backend", "cuda"), "does not work here"),
+        (("--preset", "labs"), "did you mean 'lab'?"),
+        (("--data", "cifar"), "data='cifar'"),
+        (("--data", "."), "holds none of MNIST's files"),
+        (("--nonsense",), "--nonsense"),
+        (("--learning-rate", "1e20", "--loss", "mean_squared_error", "--activation", "identity"), "learning_rate"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_options_are_refused(run, here, options, word):
+    assert is_refused(run("train", *SHORT, *options), word)
+    assert not list(here.iterdir())
+
+
+def test_refusal_by_a_process_has_no_traceback(tmp_path):
+    output, error = fastmlp("train", *SHORT, "--activation", "rleu", cwd=tmp_path, code=2)
+    assert is_refused((2, output, error), "activation='rleu'")
+    output, error = fastmlp("tarin", cwd=tmp_path, code=2)
+    assert is_refused((2, output, error), "tarin")
+
+
+def test_a_bug_of_ours_shows_its_traceback(run, monkeypatch):
+    def broken(_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(training_run, "train", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        run("train", *SHORT)
+
+
+def test_without_mnist_the_digits_take_its_place_in_one_line(run, monkeypatch):
+    def nowhere():
+        raise data.DataNotFound("MNIST was not found:\n  here\n  there")
+
+    monkeypatch.setattr(training_run, "mnist", nowhere)
+    code, output, error = run("train", *SHORT[2:])
+    assert (code, error) == (0, "")
+    assert output.splitlines()[0].startswith(
+        "MNIST was neither found nor could it be fetched: training on scikit-learn's digits"
+    )
+    assert "[64, 100, 10]" in output
+    # Asked for by name, it is not replaced.
+    assert is_refused(run("train", *SHORT[2:], "--data", "mnist"), "MNIST was not found: here there")
+
+
+def test_damaged_data_is_named_and_not_replaced_by_the_digits(run, here, monkeypatch):
+    for name in data.FILES:
+        Path(name).write_bytes(b"\0\0\x08\x01\0\0\0\x05abc")
+    assert is_refused(run("train", *SHORT[2:], "--data", "."), "train-images-idx3-ubyte", "damaged")
+    monkeypatch.setenv("FASTMLP_DATA", str(here))
+    assert is_refused(run("train", *SHORT[2:]), "train-images-idx3-ubyte", "damaged")
+
+
+def test_warnings_are_one_line(run, monkeypatch):
+    import warnings
+
+    original = data.digits
+
+    def warned():
+        warnings.warn("something\nto know", UserWarning, stacklevel=1)
+        return original()
+
+    monkeypatch.setattr(training_run, "digits", warned)
+    monkeypatch.setattr(warnings, "filters", [("default", None, Warning, None, 0)])
+    code, _, error = run("train", *SHORT)
+    assert (code, error) == (0, "warning: something to know\n")
+
+
+def test_every_run_gets_a_folder_of_its_own(run):
+    for _ in range(2):
+        assert run("train", *SHORT)[0] == 0
+    folders = list(Path("runs").iterdir())
+    assert len(folders) == 2
+    assert all((folder / MODEL).exists() for folder in folders)
+
+
+def test_out_replaces_an_earlier_run_and_nothing_else(run, here):
+    assert run("train", *SHORT, "--out", "new/folder")[0] == 0
+    first = Path("new/folder", MODEL).read_bytes()
+    Path("new/folder/notes.txt").write_text("mine")
+    assert run("train", *SHORT, "--seed", 9, "--out", "new/folder")[0] == 0
+    assert Path("new/folder", MODEL).read_bytes() != first
+    assert Path("new/folder/notes.txt").read_text() == "mine"
+
+    Path("other").mkdir()
+    for name in (MODEL, CURVES):
+        Path("other", name).write_text("mine")
+        assert is_refused(run("train", *SHORT, "--out", "other"), name)
+        assert Path("other", name).read_text() == "mine"
+        Path("other", name).unlink()
+    Path("file").write_text("mine")
+    for out in ("file", "file/below"):
+        assert is_refused(run("train", *SHORT, "--out", out), "not a folder")
+
+
+def test_a_compilation_is_announced(run, monkeypatch):
+    from fastmlp.kernels import cpu
+
+    arguments = ("train", "--data", "digits", "--epochs", "1")
+    monkeypatch.setattr(cpu, "is_compiled", lambda dtype: dtype != "float32", raising=False)
+    assert "Compiling the float32 kernels" in run(*arguments)[1]
+    monkeypatch.setattr(cpu, "is_compiled", lambda dtype: dtype == "float32", raising=False)
+    assert "Compiling" not in run(*arguments)[1]
+    assert "Compiling" not in run(*arguments, "--backend", "numpy")[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT can't be sent to one process on Windows")
+def test_ctrl_c_keeps_the_finished_epochs(tmp_path):
+    command = [sys.executable, "-m", "fastmlp", "train", *SHORT[:4], "--epochs", "100000", "--out", "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            first = process.stdout.readline()
+            time.sleep(0.7)
+            process.send_signal(signal.SIGINT)
+            output, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert first.startswith("Training")
+    assert process.returncode == 130, output + error
+    assert error == "interrupted\n"
+    history = Mlp.load(tmp_path / "out" / MODEL).history
+    assert history.interrupted
+    assert f"Interrupted after epoch {len(history)} of 100000" in output
+    assert "(interrupted)" in output
+    assert 0 < len(history) < 100000
+    assert (tmp_path / "out" / CURVES).exists()
+
+
+def test_ctrl_c_before_the_first_epoch_saves_nothing(run, here, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastmlp.kernels.reference.train_epoch", interrupted)
+    code, _, error = run("train", *SHORT)
+    assert (code, error) == (130, "interrupted\n")
+    assert not list(here.iterdir())
+
+
+def test_divergence_later_on_keeps_the_good_epochs(run, monkeypatch):
+    from fastmlp.kernels import reference
+
+    original, calls = reference.train_epoch, []
+
+    def diverging(*arguments, **options):
+        calls.append(1)
+        losses = original(*arguments, **options)
+        return losses * np.nan if len(calls) == 2 else losses
+
+    monkeypatch.setattr(reference, "train_epoch", diverging)
+    monkeypatch.setattr("warnings.filters", [("default", None, Warning, None, 0)])
+    code, output, error = run("train", *SHORT, "--epochs", "5", "--out", "o")
+    assert code == 0
+    assert error.startswith("warning: training stopped in epoch 2")
+    assert error.count("\n") == 1
+    assert "1 epochs of" in output
+    assert len(Mlp.load("o/" + MODEL).history) == 1
+
+
+# ---- predict ----
+
+
+@pytest.fixture(scope="module")
+def model(digits_run):
+    return digits_run[0] / MODEL
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    """The first test images, their predicted labels and the probabilities of those."""
+    images = data.digits().test_images[:6]
+    mlp = Mlp.load(model, backend="numpy")
+    return images, mlp.classify(images), mlp.predict(images).max(1)
+
+
+def write_idx(path, images):
+    header = b"\0\0\x08\x03" + np.array(images.shape, ">u4").tobytes()
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wb") as file:
+        file.write(header + images.tobytes())
+
+
+def test_predict_agrees_with_classify(model, expected, tmp_path):
+    images, labels, chances = expected
+    square = images.reshape(-1, 8, 8)
+    write_idx(tmp_path / "some-idx3-ubyte.gz", square)
+    write_idx(tmp_path / "some-idx3-ubyte", square)
+    np.save(tmp_path / "rows.npy", images)
+    np.save(tmp_path / "squares.npy", square.astype(float))
+    np.save(tmp_path / "one.npy", square[0])
+    files = ["some-idx3-ubyte.gz", "some-idx3-ubyte", "rows.npy", "squares.npy", "one.npy"]
+    output, error = fastmlp("predict", model, *files, cwd=tmp_path)
+    assert error == ""
+    lines = [f"{label} {p:.4f}" for label, p in zip(labels, chances, strict=True)]
+    rows = [line.split(" ") for line in output.splitlines()]
+    assert [f"{label} {p}" for label, p, _ in rows] == lines * 4 + lines[:1]
+    assert rows[1][2] == "some-idx3-ubyte.gz[1]"
+
+
+def test_predict_reads_pictures_and_folders_of_them(run, model, expected, here):
+    images, labels, _ = expected
+    Path("folder").mkdir()
+    for i, image in enumerate(images):
+        # 16 shades as 8-bit grey: back to 0 … 16 it is what it was, but for rounding.
+        grey = np.round(image.reshape(8, 8) * (255 / 16)).astype(np.uint8)
+        Image.fromarray(grey).save(f"folder/{i}.png")
+        Image.fromarray(255 - grey).convert("RGB").save(f"folder/{i}.bmp")
+    Path("folder/notes.txt").write_text("no picture")
+    code, output, _ = run("predict", model, *(f"folder/{i}.png" for i in range(6)))
+    assert code == 0
+    assert [int(line.split()[0]) for line in output.splitlines()] == labels.tolist()
+    code, output, _ = run("predict", model, "--invert", *(f"folder/{i}.bmp" for i in range(6)))
+    assert [int(line.split()[0]) for line in output.splitlines()] == labels.tolist()
+    code, output, _ = run("predict", model, "folder")
+    assert code == 0
+    assert len(output.splitlines()) == 12
+    assert output.splitlines()[1].endswith(str(Path("folder/0.png")))
+
+
+def test_predict_as_csv_and_json(run, model, expected):
+    images, labels, chances = expected
+    np.save("a.npy", images)
+    code, output, _ = run("predict", model, "a.npy", "--format", "json")
+    rows = json.loads(output)
+    assert code == 0
+    assert [row["label"] for row in rows] == labels.tolist()
+    assert [row["probability"] for row in rows] == pytest.approx(chances.tolist(), rel=1e-5)
+    assert rows[2]["image"] == "a.npy[2]"
+    code, output, _ = run("predict", model, "a.npy", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(output)))
+    assert code == 0
+    assert [int(row["label"]) for row in rows] == labels.tolist()
+    assert [float(row["probability"]) for row in rows] == pytest.approx(chances.tolist(), rel=1e-5)
+
+
+def test_predict_with_a_single_output(run):
+    mlp = Mlp([2, 1], loss="binary_cross_entropy", backend="numpy")
+    mlp.weights = [[[0.0, 1.0, 0.0]]]
+    mlp.save("unit.safetensors")
+    np.save("x.npy", np.array([[2.0, 0.0], [-3.0, 0.0]]))
+    code, output, _ = run("predict", "unit.safetensors", "x.npy")
+    assert code == 0
+    assert output == "1 0.8808 x.npy[0]\n0 0.9526 x.npy[1]\n"
+
+
+def test_predict_refuses_what_it_can_t_use(run, model, expected):
+    images, _, _ = expected
+    assert is_refused(run("predict", model, "nowhere.png"), "nowhere.png")
+    assert is_refused(run("predict", "nowhere.safetensors", "x.npy"), "nowhere.safetensors")
+    Path("text.npy").write_text("no array")
+    assert is_refused(run("predict", model, "text.npy"), "text.npy")
+    assert is_refused(run("predict", "text.npy", "text.npy"), "text.npy")
+    Path("text.png").write_text("no picture")
+    assert is_refused(run("predict", model, "text.png"), "text.png is not a picture")
+    Path("cut.png").write_bytes(PNG + b"cut off")
+    assert is_refused(run("predict", model, "cut.png"), "cut.png")
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save("large.png")
+    assert is_refused(run("predict", model, "large.png"), "large.png has 28 × 28 pixels", "8 × 8")
+    Image.fromarray(np.zeros((4, 16), np.uint8)).save("flat.png")
+    assert is_refused(run("predict", model, "flat.png"), "flat.png has 16 × 4 pixels")
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save("clear.png")
+    assert is_refused(run("predict", model, "clear.png"), "transparent")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save("deep.png")
+    assert is_refused(run("predict", model, "deep.png"), "8 bits")
+    np.save("wide.npy", np.zeros((3, 65)))
+    assert is_refused(run("predict", model, "wide.npy"), "[3, 65]")
+    np.save("none.npy", np.zeros((0, 64)))
+    assert is_refused(run("predict", model, "none.npy"), "no image")
+    np.save("nan.npy", np.full((1, 64), np.nan))
+    assert is_refused(run("predict", model, "nan.npy"), "nan")
+    np.save("objects.npy", np.array([{}], object), allow_pickle=True)
+    assert is_refused(run("predict", model, "objects.npy"), "objects.npy")
+    Path("labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x02ab")
+    assert is_refused(run("predict", model, "labels-idx1-ubyte"), "expected images")
+    Path("empty").mkdir()
+    assert is_refused(run("predict", model, "empty"), "no pictures")
+    assert is_refused(run("predict", model))
+    np.save("good.npy", images)
+    assert is_refused(run("predict", model, "good.npy", "--format", "xml"), "xml")
+
+
+def test_predict_refuses_a_regression(run):
+    Mlp([2, 1], loss="mean_squared_error", backend="numpy").save("line.safetensors")
+    np.save("x.npy", np.zeros((1, 2)))
+    assert is_refused(run("predict", "line.safetensors", "x.npy"), "does not classify")
+
+
+# ---- info, help, version ----
+
+
+def test_info_tells_versions_and_backends(tmp_path):
+    output, error = fastmlp("info", cwd=tmp_path)
+    assert error == ""
+    for word in ("fastmlp", "python", "numpy", "numba", "llvmlite", "torch", "cpu", np.__version__):
+        assert word in output
+    from fastmlp import kernels
+
+    text = " ".join(output.replace("│", " ").split())
+    for name, reason in kernels.available().items():
+        told = "works here" if reason is None else reason.split(";")[0]
+        assert f"backend {name} {told}" in text
+
+
+def test_help_and_version(run):
+    code, output, error = run("--help")
+    assert (code, error) == (0, "")
+    for command in ("train", "predict", "info"):
+        assert command in output
+    assert run()[:2] == (0, output)
+    code, output, _ = run("train", "--help")
+    assert code == 0
+    for option in (
+        "data", "layers", "activation", "loss", "epochs", "batch-size", "optimizer", "learning-rate", "momentum",
+        "dtype", "backend", "threads", "seed", "out", "preset",
+    ):  # fmt: skip
+        assert f"--{option} " in output
+    from fastmlp import __version__
+
+    assert run("--version") == (0, f"fastmlp {__version__}\n", "")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from fastmlp.cli import main\n"
+        "main(['train', '--help'])\n"
+        "print([name for name in ('numba', 'matplotlib', 'sklearn', 'torch', 'pooch', 'PIL') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
+def test_training_leaves_out_what_it_does_not_need(tmp_path):
+    code = (
+        "import sys\n"
+        "from fastmlp.cli import main\n"
+        f"assert main({['train', *SHORT]}) == 0\n"
+        "print([n for n in ('numba', 'sklearn', 'torch', 'pooch', 'matplotlib.pyplot') if n in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
