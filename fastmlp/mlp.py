@@ -171,7 +171,6 @@ class Mlp:
             input_scale=checks.number("input_scale", input_scale),
             input_shift=checks.number("input_shift", input_shift),
         )
-        check_classes(network)
         name, function = initializer("torch" if init is None else init)
         self._set_up(network, name, function, seed, backend, threads)
         if lab:
@@ -698,15 +697,6 @@ def checked_penalty(reg_lambda: float) -> float:
     if checks.number("reg_lambda", reg_lambda) < 0:
         raise ValueError(f"reg_lambda={reg_lambda}; expected 0 or more")
     return float(reg_lambda)
-
-
-def check_classes(network: Network) -> None:
-    """Refuse softmax over a single output, which is 1 whatever the weights."""
-    if network.loss == CROSS_ENTROPY and network.sizes[-1] == 1:
-        raise ValueError(
-            f"sizes={list(network.sizes)} has one output; loss='cross_entropy' needs one for each class, at least two. "
-            "For two classes on one output: loss='binary_cross_entropy'"
-        )
 
 
 def aligned_copy(flat: np.ndarray) -> np.ndarray:

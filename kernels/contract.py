@@ -24,6 +24,7 @@ from fastmlp.kernels.network import Network
 from fastmlp.kernels.updates import Rule, State
 
 INPUT_DTYPES = ("uint8", "float32", "float64")
+_INPUTS = frozenset(map(np.dtype, INPUT_DTYPES))
 
 
 class Backend(Protocol):
@@ -99,7 +100,9 @@ def check_inputs(network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.
     """
     check_flat("parameters", parameters, network.size, network.dtype)
     n_in, n_out = network.sizes[0], network.sizes[-1]
-    if X.ndim != 2 or X.shape[1] != n_in or str(X.dtype) not in INPUT_DTYPES or not X.flags.c_contiguous:
+    if not len(X):
+        raise ValueError(f"X is empty: {list(X.shape)}; expected at least one sample")
+    if X.ndim != 2 or X.shape[1] != n_in or X.dtype not in _INPUTS or not X.flags.c_contiguous:
         expected = f"C-contiguous {', '.join(INPUT_DTYPES)} [n, {n_in}]"
         raise ValueError(f"X is {X.dtype} {list(X.shape)}; expected {expected}")
     if Y is None:
@@ -107,7 +110,7 @@ def check_inputs(network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.
     n = len(X)
     if Y.ndim == 1 and Y.shape == (n,) and Y.dtype == np.int32 and Y.flags.c_contiguous:
         top = max(n_out - 1, 1)
-        if n and (Y.min() < 0 or Y.max() > top):
+        if Y.min() < 0 or Y.max() > top:
             raise ValueError(f"Y holds labels {Y.min()} to {Y.max()}; expected 0 to {top}")
     elif Y.shape != (n, n_out) or Y.dtype != network.dtype or not Y.flags.c_contiguous:
         expected = f"C-contiguous {network.dtype} [{n}, {n_out}] or int32 [{n}]"
@@ -136,7 +139,9 @@ def check_order(order: np.ndarray, n: int, batch_size: int) -> None:
     """
     if order.ndim != 1 or order.dtype != np.int64 or not order.flags.c_contiguous:
         raise ValueError(f"order is {order.dtype} {list(order.shape)}; expected contiguous int64 [m]")
-    if len(order) and (order.min() < 0 or order.max() >= n):
+    if not len(order):
+        raise ValueError("order is empty; expected at least one index")
+    if order.min() < 0 or order.max() >= n:
         raise ValueError(f"order holds {order.min()} to {order.max()}; expected 0 to {n - 1}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected 1 or more")

@@ -193,6 +193,11 @@ class Network:
         last = self.table[-1]
         return int(last[OFFSET] + last[N_OUT] * last[STRIDE])
 
+    @cached_property
+    def multiply_adds(self) -> int:
+        """Products of one sample's forward pass."""
+        return sum(n_in * n_out for n_in, n_out in zip(self.sizes, self.sizes[1:], strict=False))
+
     @property
     def n_parameters(self) -> int:
         """Number of weights and biases."""

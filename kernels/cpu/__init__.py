@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state
 from fastmlp.kernels.cpu import cache, drivers, plan, team
-from fastmlp.kernels.cpu.config import BRIEF_WORK
+from fastmlp.kernels.cpu.config import BRIEF_WORK, WORK_PER_STEP, WORK_PER_THREAD
 from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
 from fastmlp.kernels.network import DTYPES, Network
 from fastmlp.kernels.updates import Rule, State
@@ -44,12 +44,15 @@ def _run(
     """Run a job on the plan's team; returns what its members found: float64 [members, 8]."""
     nothing = _NOTHING[network.dtype]
     labels, dense = _targets(network, Y)
+    if rule is not None:
+        p.plan[drivers.RULE] = rule.code
+        p.settings[[drivers.BETA1, drivers.BETA2]] = rule.beta1, rule.beta2
     partial = np.zeros(8 * p.members)
     arguments = (
         p.plan,
         p.table,
-        plan.settings(network, rule),
-        plan.hyperparameters(rule, network.dtype, p.members),
+        p.settings,
+        nothing if rule is None else plan.hyperparameters(rule, network.dtype, p.members),
         parameters,
         nothing if slots is None else slots,
         order,
@@ -66,7 +69,7 @@ def _run(
     def stop() -> None:
         p.team[team.STOP] = 1
 
-    brief = plan.work(network) * int(p.plan[drivers.SAMPLES]) < BRIEF_WORK
+    brief = network.multiply_adds * int(p.plan[drivers.SAMPLES]) < BRIEF_WORK
     team.run(p.members, lambda t: drivers.run(t, job, *arguments), stop, brief)
     return partial.reshape(p.members, 8)
 
@@ -75,8 +78,8 @@ def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y,
     """Run an inference job; returns what its members found and the array of results."""
     check_inputs(network, parameters, X, Y)
     n = len(X)
-    members = plan.members_for(network, n, 1, _threads(threads))
-    p = plan.by_samples(network, min(plan.chunk_samples(network), max(n, 1)), members)
+    members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
+    p = plan.plans.get(plan.by_samples, network, min(plan.chunk_samples(network), n), members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
     size = plan.results(network, p.table, n) if job == drivers.FEEDFORWARD else n * network.sizes[-1]
     out = np.empty(0 if job == drivers.EVALUATE else size, network.dtype)
@@ -114,8 +117,8 @@ def backpropagation(
     """Gradients T [network.size] and the mean loss of X and Y as one batch."""
     check_inputs(network, parameters, X, Y)
     n = len(X)
-    members = plan.members_for(network, n, 3, _threads(threads))
-    p = plan.by_samples(network, min(plan.chunk_samples(network), n), members)
+    members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
+    p = plan.plans.get(plan.by_samples, network, min(plan.chunk_samples(network), n), members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
     gradients = plan.aligned_zeros(members * network.size, network.dtype)
     found = _run(drivers.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
@@ -136,7 +139,7 @@ def update_weights(
     check_state(rule, state, parameters)
     network = Network.build([1, 1], loss="mean_squared_error", dtype=str(parameters.dtype))
     p = plan.by_samples(network, 1, 1)
-    p.plan[[drivers.RULE, drivers.SIZE, drivers.STEP]] = rule.code, len(parameters), state.step[0]
+    p.plan[[drivers.SIZE, drivers.STEP]] = len(parameters), state.step[0]
     _run(drivers.UPDATE, network, p, parameters, rule=rule, slots=state.slots, gradients=gradients)
     state.step += 1
 
@@ -157,18 +160,17 @@ def train_epoch(
     check_inputs(network, parameters, X, Y)
     check_state(rule, state, parameters)
     check_order(order, len(X), batch_size)
-    batch_size = min(batch_size, max(len(order), 1))
-    members = plan.members_for(network, batch_size, 3, _threads(threads))
+    batch_size = min(batch_size, len(order))
+    members = plan.members_for(network, batch_size, _threads(threads), WORK_PER_STEP)
     losses = np.zeros(-(-len(order) // batch_size))
     if plan.is_small(batch_size, members):
-        job, p = drivers.TRAIN_SMALL, plan.by_units(network, batch_size, members)
+        job, p = drivers.TRAIN_SMALL, plan.plans.get(plan.by_units, network, batch_size, members)
         gradients = None
     else:
         job = drivers.TRAIN_LARGE
-        p = plan.by_samples(network, min(plan.chunk_samples(network), batch_size), members)
+        p = plan.plans.get(plan.by_samples, network, min(plan.chunk_samples(network), batch_size), members)
         gradients = plan.aligned_zeros(members * network.size, network.dtype)
     plan.set_batch(p.plan, X.ctypes.data, X, len(order), batch_size, int(state.step[0]))
-    p.plan[drivers.RULE] = rule.code
     _run(
         job,
         network,

@@ -14,8 +14,11 @@ CHUNK_SAMPLES = (16, 256)
 #: Batches of at most this many samples for each member are split by units, larger ones by samples.
 SMALL_BATCH = 32
 
-#: Multiply-adds of a step below which another member costs more in barriers than it saves.
-WORK_PER_MEMBER = 20_000
+#: Multiply-adds of a step's forward pass for each member, below which one more costs more in barriers than it saves.
+WORK_PER_STEP = 10_000
+
+#: The same for a whole call of inference, below which starting one more thread costs more than it saves.
+WORK_PER_THREAD = 5_000_000
 
 #: Multiply-adds of a forward pass over all samples that take about 0.1 s, training included: too short to interrupt.
 BRIEF_WORK = 1_000_000_000

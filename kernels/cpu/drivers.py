@@ -21,7 +21,6 @@ import math
 import numpy as np
 
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
-from fastmlp.kernels.contract import INPUT_DTYPES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.config import COLUMNS, ROWS
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
@@ -88,7 +87,6 @@ CORRECTION1, CORRECTION2, DECAY = 5, 6, 7
 
 IDENTITY = ACTIVATION_CODES["identity"]
 SOFTMAX_LOSS = LOSS_CODES[CROSS_ENTROPY]
-assert INPUT_DTYPES == ("uint8", "float32", "float64")
 
 
 # --------------------------------------------------------------------------------------------------------- small parts

@@ -1,15 +1,38 @@
 """Where everything lies while a job runs: the integers that `fastmlp.kernels.cpu.drivers` reads, and its scratch."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from fastmlp.kernels.cpu import drivers as d
-from fastmlp.kernels.cpu.config import CHUNK_BYTES, CHUNK_SAMPLES, SMALL_BATCH, WORK_PER_MEMBER
+from fastmlp.kernels.cpu.config import CHUNK_BYTES, CHUNK_SAMPLES, SMALL_BATCH
 from fastmlp.kernels.cpu.rows import INPUT_CODES
 from fastmlp.kernels.cpu.target import vector_bits
+from fastmlp.kernels.cpu.team import WORDS
 from fastmlp.kernels.network import ALIGNMENT, N_OUT, STRIDE, Network, aligned_zeros, row_stride
 from fastmlp.kernels.updates import HYPERPARAMETERS, Rule
+
+
+class _Plans(threading.local):
+    """Plans kept for the next call, a few for each thread: plans hold scratch, so no two calls may share one at once."""
+
+    MOST = 4
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple, Plan] = {}
+
+    def get(self, make: "Callable[[Network, int, int], Plan]", network: Network, rows: int, members: int) -> "Plan":
+        """The plan that ``make`` gives for these arguments, new or kept."""
+        key = (make, network, rows, members)
+        plan = self.kept.pop(key, None) or make(network, rows, members)
+        self.kept[key] = plan
+        while len(self.kept) > self.MOST:
+            del self.kept[next(iter(self.kept))]
+        plan.team[:] = 0
+        return plan
 
 
 class _Space:
@@ -41,30 +64,31 @@ class Plan:
         In the network's dtype; zeros, with ones in the place of the biases.
     members : int
         Threads.
+    settings : ndarray of float64
+        Likewise; what depends on the rule is set for each job.
+    team : ndarray of int64
+        What the members share (`fastmlp.kernels.cpu.team`).
     """
 
     plan: np.ndarray
     table: np.ndarray
     scratch: np.ndarray
     members: int
-    team: np.ndarray = field(default_factory=lambda: np.zeros(24, np.int64))
+    settings: np.ndarray
+    team: np.ndarray = field(default_factory=lambda: np.zeros(WORDS, np.int64))
 
 
-def work(network: Network) -> int:
-    """Multiply-adds of one sample's forward pass."""
-    return sum(n_in * n_out for n_in, n_out in zip(network.sizes, network.sizes[1:], strict=False))
-
-
+@lru_cache
 def chunk_samples(network: Network) -> int:
     """How many samples a member takes at a time."""
     row = sum(row_stride(size, network.dtype) for size in network.sizes) * np.dtype(network.dtype).itemsize
     low, high = CHUNK_SAMPLES
-    return int(np.clip(CHUNK_BYTES // row // 4 * 4, low, high))
+    return max(low, min(CHUNK_BYTES // row // 4 * 4, high))
 
 
-def members_for(network: Network, samples: int, passes: int, threads: int) -> int:
-    """How many threads so many samples of work at a time are worth."""
-    return max(1, min(threads, work(network) * samples * passes // WORK_PER_MEMBER))
+def members_for(network: Network, samples: int, threads: int, least: int) -> int:
+    """How many threads so many samples at a time are worth, if each is to have ``least`` multiply-adds of them."""
+    return max(1, min(threads, network.multiply_adds * samples // least))
 
 
 def is_small(batch_size: int, members: int) -> bool:
@@ -86,7 +110,7 @@ def new_plan(network: Network, members: int) -> tuple[np.ndarray, np.ndarray]:
 
 def set_batch(plan: np.ndarray, address: int, X: np.ndarray, samples: int, batch: int, step: int = 0) -> None:
     """What the plan says of the samples."""
-    plan[d.ADDRESS], plan[d.INPUT_CODE], plan[d.ROW_BYTES] = address, INPUT_CODES[X.dtype.name], X.strides[0]
+    plan[d.ADDRESS], plan[d.INPUT_CODE], plan[d.ROW_BYTES] = address, INPUT_CODES[X.dtype], X.strides[0]
     plan[d.SAMPLES], plan[d.BATCH], plan[d.STEP] = samples, batch, step
 
 
@@ -138,7 +162,9 @@ def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space
     for base, ones in [(0, shared.ones), *((region, own.ones) for region in regions)]:
         for start, rows, stride in ones:
             scratch[base + start :: stride][:rows] = 1
-    return Plan(plan, table, scratch, members)
+    settings = np.zeros(d.SETTINGS_LENGTH)
+    settings[[d.SCALE, d.SHIFT, d.L2]] = network.input_scale, network.input_shift, network.l2
+    return Plan(plan, table, scratch, members, settings)
 
 
 def results(network: Network, table: np.ndarray, samples: int) -> int:
@@ -150,18 +176,11 @@ def results(network: Network, table: np.ndarray, samples: int) -> int:
     return offset
 
 
-def hyperparameters(rule: Rule | None, dtype: str, members: int) -> np.ndarray:
+def hyperparameters(rule: Rule, dtype: str, members: int) -> np.ndarray:
     """A set of hyperparameters for each member; those that change with the step are set by the drivers."""
     H = np.zeros((members, d.H_LENGTH), dtype)
-    if rule is not None:
-        H[:, : len(HYPERPARAMETERS)] = [getattr(rule, name, 0.0) for name in HYPERPARAMETERS]
+    H[:, : len(HYPERPARAMETERS)] = [getattr(rule, name, 0.0) for name in HYPERPARAMETERS]
     return H.reshape(-1)
 
 
-def settings(network: Network, rule: Rule | None = None) -> np.ndarray:
-    """What the drivers need in float64."""
-    values = np.zeros(d.SETTINGS_LENGTH)
-    values[[d.SCALE, d.SHIFT, d.L2]] = network.input_scale, network.input_shift, network.l2
-    if rule is not None:
-        values[[d.BETA1, d.BETA2]] = rule.beta1, rule.beta2
-    return values
+plans = _Plans()

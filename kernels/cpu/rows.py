@@ -4,18 +4,20 @@ Rows lie in scratch, aligned and padded with zeros to whole vectors (`fastmlp.ke
 handled as ceil(n / lanes) vectors; where a row has a neighbour beyond its n values, the last vector is masked.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.contract import INPUT_DTYPES
 from fastmlp.kernels.cpu.vectors import Vec, VectorMath, cases, int_constant, loop, pointer
 from fastmlp.kernels.losses import LOSSES
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
 
 #: dtype of the samples -> the integer by which `gather` knows it
-INPUT_CODES = {"uint8": 0, "float32": 1, "float64": 2}
+INPUT_CODES = {np.dtype(name): code for code, name in enumerate(INPUT_DTYPES)}
 _INPUT_TYPES = (ir.IntType(8), ir.FloatType(), ir.DoubleType())
 
 

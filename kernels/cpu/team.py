@@ -26,8 +26,9 @@ ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 #: Words of a team's shared array, a cache line apart: members that have arrived, barriers passed, and whether to stop.
 ARRIVED, PASSED, STOP, WORDS = 0, 8, 16, 24
-#: Looks at the barrier before a waiting thread offers its core to others (a look is about 20 ns).
-PATIENCE = 2000
+#: Looks at the barrier before a waiting thread offers its core to others: a few µs. A member that is late by more has
+#: lost its core, perhaps to the one that waits for it; spinning on would then cost both a scheduler's time slice.
+PATIENCE = 100
 
 
 # ------------------------------------------------------------------------------------------------------ shared memory
