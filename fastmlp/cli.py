@@ -177,7 +177,7 @@ def train(
         settings = training_run.with_layers(settings, layers, dataset)
         run = training_run.prepare(dataset, settings, backend=backend, threads=threads)
     say(f"Training {list(run.mlp.network.sizes)} on {training_run.data_name(dataset)}, {len(run.X):,} images")
-    if training_run.needs_compiling(run.mlp):
+    if run.compiles:
         say(f"Compiling the {settings.dtype} kernels; they are kept, so this happens once")
     try:
         training_run.train(run)

@@ -33,8 +33,8 @@ def machine() -> dict[str, str]:
         from fastmlp.kernels import cpu
     except ImportError:  # `backends` tells why
         return told
-    describe = getattr(cpu, "describe", None)
-    return {**told, **(describe() if describe is not None else {})}
+    seen = cpu.describe()
+    return {**told, **seen, "cpu": f"{told['cpu']} ({seen['cpu']})"}
 
 
 def cpu_name() -> str:

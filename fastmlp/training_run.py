@@ -49,6 +49,8 @@ class Run:
     mlp : Mlp
     X, y : ndarray
         The training images and labels in use.
+    compiles : bool
+        Whether the kernels are going to be compiled, rather than loaded as they were compiled before.
     history : History
         Of the epochs finished: in the lab's job ½ the mean squared error after each, and the training accuracy in
         the place of the validation's.
@@ -63,6 +65,7 @@ class Run:
     mlp: Mlp
     X: np.ndarray
     y: np.ndarray
+    compiles: bool = False
     history: History = field(default_factory=History)
     compile_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -190,7 +193,7 @@ def prepare(data: Dataset, settings: Preset, *, backend: str = "auto", threads: 
             input_scale=1 / data.levels if settings.scaled else 1.0,
             input_shift=settings.input_shift,
         )
-    return Run(data, settings, mlp, X, y)
+    return Run(data, settings, mlp, X, y, needs_compiling(mlp))
 
 
 def needs_compiling(mlp: Mlp) -> bool:
@@ -199,8 +202,7 @@ def needs_compiling(mlp: Mlp) -> bool:
         return False
     from fastmlp.kernels import cpu
 
-    is_compiled = getattr(cpu, "is_compiled", None)
-    return is_compiled is not None and not is_compiled(mlp.network.dtype)
+    return not cpu.is_compiled(mlp.network.dtype)
 
 
 # ---- the course ----
@@ -368,7 +370,8 @@ def report(run: Run) -> "Table":
     table.add_row("", f"{len(run.history)} {epoch_name(settings)}s of {batch}{stopped}, seed {settings.seed}")
     table.add_row("backend", backend_line(mlp))
     table.add_section()
-    table.add_row("compiling", f"{run.compile_seconds:.2f} s")
+    loaded = "" if run.compiles or not run.compile_seconds else ": loading what was compiled before"
+    table.add_row("compiling", f"{run.compile_seconds:.2f} s{loaded}")
     table.add_row("training", f"{run.training_seconds:.2f} s, {run.samples_per_second:,.0f} samples a second")
     table.add_row("evaluating", f"{run.evaluation_seconds:.2f} s, after each {epoch_name(settings)}")
     table.add_section()
@@ -382,13 +385,12 @@ def backend_line(mlp: Mlp) -> str:
     """Backend and threads in words."""
     if mlp.backend_name != "cpu":
         return f"{mlp.backend_name}, with the threads of NumPy's own libraries"
-    threads = mlp.threads
+    threads: int | str | None = mlp.threads
     if threads is None:
         from fastmlp.kernels import cpu
 
-        describe = getattr(cpu, "describe", None)
-        threads = describe().get("threads") if describe is not None else None
-    return f"{mlp.backend_name}, {'all' if threads is None else threads} thread{'' if str(threads) == '1' else 's'}"
+        threads = cpu.describe()["threads"].split()[0]
+    return f"{mlp.backend_name}, {threads} thread{'' if str(threads) == '1' else 's'}"
 
 
 def curves(run: Run) -> "Figure":
