@@ -118,8 +118,8 @@ class Network:
             )
         if output == SOFTMAX and self.sizes[-1] == 1:
             raise ValueError(
-                f"sizes={list(self.sizes)} end in 1; loss='cross_entropy' expects 2 outputs or more, as softmax over one "
-                "unit is always 1 (one output goes with loss='binary_cross_entropy')"
+                f"sizes={list(self.sizes)} end in 1; loss='cross_entropy' expects 2 outputs or more, as softmax over "
+                "one unit is always 1 (one output goes with loss='binary_cross_entropy')"
             )
         for name in ("input_scale", "input_shift"):
             if not np.isfinite(getattr(self, name)):

@@ -86,10 +86,8 @@ def evaluate(
     Y = targets(network, Y)
     loss, _ = output_loss(network, zs[-1], values[-1], slopes[-1], Y)
     if network.sizes[-1] == 1:
-        hits = (values[-1] > 0.5) == (Y > 0.5)
-    else:
-        hits = values[-1].argmax(1) == Y.argmax(1)
-    return loss, int(hits.sum())
+        return loss, int(((values[-1] > 0.5) == (Y > 0.5)).sum())
+    return loss, int((values[-1].argmax(1) == Y.argmax(1)).sum())
 
 
 def backpropagation(

@@ -22,3 +22,8 @@ WORK_PER_THREAD = 5_000_000
 
 #: Multiply-adds of a forward pass over all samples that take about 0.1 s, training included: too short to interrupt.
 BRIEF_WORK = 1_000_000_000
+
+#: Small batches: with at most so many samples a group of rows is updated and multiplied at once; with more, the update
+#: goes by blocks of columns so narrow that the samples' part of one, of so many bytes, stays in the first-level cache.
+FUSED_SAMPLES = 10
+SAMPLE_BYTES = 16 * 1024

@@ -22,7 +22,7 @@ import numpy as np
 
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
-from fastmlp.kernels.cpu.config import COLUMNS, ROWS
+from fastmlp.kernels.cpu.config import COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
@@ -179,57 +179,96 @@ def delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, start, s
 
 # -------------------------------------------------------------------------------------------------------- small batches
 @compiled
-def sweep(
-    plan, table, layer, parameters, slots, H, scratch,
-    first, last, d0, before, updates, x0, samples, z0, sz,
-):  # fmt: skip
-    """Update rows first … last - 1 from ``updates`` samples, then their pre-activations for ``samples`` samples.
-
-    The update takes delta rows at d0 and input rows at ``before``; the pre-activations take input rows at x0 and go to
-    z0, the column of unit ``first``. Either number of samples may be 0.
-    """
-    offset, stride, n_in = table[layer, OFFSET], table[layer, STRIDE], table[layer, N_IN]
-    sd, size, code, lanes = table[layer, OUT_STRIDE], plan[SIZE], plan[RULE], plan[LANES]
-    start = -lanes * plan[BIAS]
+def update_block(plan, table, layer, parameters, slots, H, scratch, first, last, d0, before, updates, start, stop):
+    """Update columns start … stop - 1 of rows first … last - 1."""
+    offset, stride, sd = table[layer, OFFSET], table[layer, STRIDE], table[layer, OUT_STRIDE]
+    size, code, lanes = plan[SIZE], plan[RULE], plan[LANES]
     j = first
     while j < last:
-        w, d, z, rest = offset + j * stride, d0 + j, z0 + j - first, last - j
+        w, d, rest = offset + j * stride, d0 + j, last - j
         if rest >= ROWS:
-            if updates:
-                rule4(
-                    updates, scratch, d, 1, sd, scratch, before, stride, code, H,
-                    parameters, w, stride, slots, size, start, n_in, lanes,
-                )  # fmt: skip
-            if samples:
-                dot4(parameters, w, stride, scratch, x0, stride, samples, start, n_in, scratch, z, sz)
+            rule4(
+                updates, scratch, d, 1, sd, scratch, before, stride, code, H,
+                parameters, w, stride, slots, size, start, stop, lanes,
+            )  # fmt: skip
             j += ROWS
         elif rest >= 2:
-            if updates:
-                rule2(
-                    updates, scratch, d, 1, sd, scratch, before, stride, code, H,
-                    parameters, w, stride, slots, size, start, n_in, lanes,
-                )  # fmt: skip
-            if samples:
-                dot2(parameters, w, stride, scratch, x0, stride, samples, start, n_in, scratch, z, sz)
+            rule2(
+                updates, scratch, d, 1, sd, scratch, before, stride, code, H,
+                parameters, w, stride, slots, size, start, stop, lanes,
+            )  # fmt: skip
             j += 2
         else:
-            if updates:
-                rule1(
-                    updates, scratch, d, 1, sd, scratch, before, stride, code, H,
-                    parameters, w, stride, slots, size, start, n_in, lanes,
-                )  # fmt: skip
-            if samples:
-                dot1(parameters, w, stride, scratch, x0, stride, samples, start, n_in, scratch, z, sz)
+            rule1(
+                updates, scratch, d, 1, sd, scratch, before, stride, code, H,
+                parameters, w, stride, slots, size, start, stop, lanes,
+            )  # fmt: skip
             j += 1
+
+
+@compiled
+def dot_block(table, layer, parameters, scratch, first, last, x0, samples, z0, start, stop):
+    """Pre-activations of units first … last - 1 at z0, from columns start … stop - 1 of their rows."""
+    offset, stride, sz = table[layer, OFFSET], table[layer, STRIDE], table[layer, OUT_STRIDE]
+    j = first
+    while j < last:
+        w, z, rest = offset + j * stride, z0 + j - first, last - j
+        if rest >= ROWS:
+            dot4(parameters, w, stride, scratch, x0, stride, samples, start, stop, scratch, z, sz)
+            j += ROWS
+        elif rest >= 2:
+            dot2(parameters, w, stride, scratch, x0, stride, samples, start, stop, scratch, z, sz)
+            j += 2
+        else:
+            dot1(parameters, w, stride, scratch, x0, stride, samples, start, stop, scratch, z, sz)
+            j += 1
+
+
+@compiled
+def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, before, updates, x0, samples, z0):
+    """Update rows first … last - 1 from ``updates`` samples, then take their dot products with ``samples`` samples.
+
+    The update takes delta rows at d0 and input rows at ``before``; the pre-activations take input rows at x0 and go to
+    z0. Either number of samples may be 0.
+
+    Few samples stay in the first-level cache beside a group of rows, which is updated and multiplied at once. With
+    more, the update goes by blocks of columns, narrow enough for the samples' part of a block to stay there while all
+    rows pass over it, and the products get a pass of their own.
+    """
+    n_in, start = table[layer, N_IN], -plan[LANES] * plan[BIAS]
+    if max(updates, samples) <= FUSED_SAMPLES:
+        j = first
+        while j < last:
+            end, z = min(j + ROWS, last), z0 + j - first
+            if updates:
+                update_block(
+                    plan, table, layer, parameters, slots, H, scratch, j, end, d0, before, updates, start, n_in
+                )
+            if samples:
+                dot_block(table, layer, parameters, scratch, j, end, x0, samples, z, start, n_in)
+            j = end
+        return
+    if updates:
+        tile = COLUMNS * plan[LANES]
+        width, column = max(1, SAMPLE_BYTES // (updates * scratch.itemsize) // tile) * tile, start
+        while column < n_in:
+            stop = min(column + width, n_in)
+            update_block(
+                plan, table, layer, parameters, slots, H, scratch, first, last, d0, before, updates, column, stop
+            )
+            column += width
+    if samples:
+        dot_block(table, layer, parameters, scratch, first, last, x0, samples, z0, start, n_in)
 
 
 @compiled
 def train_small(t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, team):
     """Member t's part of an epoch of small batches.
 
-    In step s a layer's sweep applies the update of step s - 1. Inputs are therefore kept for two steps, and taken in one
-    step ahead: three buffers of samples, two of each layer's activations, used in turn. A delta that only its own
-    member reads (the first layer's and the output's) lies in that member's region, the others are shared.
+    In step s a layer's sweep applies the update of step s - 1, so a layer's inputs are kept for two steps, in two
+    buffers used in turn. Samples are taken in by each member for itself, which is quicker than fetching rows from
+    another core's cache; what only its own member reads (samples, targets, the deltas of the first layer and of the
+    output) lies in that member's region. Hidden activations and their deltas, and the logits, are shared.
     """
     members, layers, batch, samples = plan[MEMBERS], plan[LAYERS], plan[BATCH], plan[SAMPLES]
     own = plan[PRIVATE] + t * plan[REGION]
@@ -238,14 +277,9 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
     sx, st = table[0, STRIDE], table[last, OUT_STRIDE]
     p0, s0 = own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES]
 
-    n = min(batch, samples)
-    low, high = n * t // members, n * (t + 1) // members
-    take_in(
-        plan, table, settings, order, labels, dense, scratch,
-        table[0, INPUT] + low * sx, plan[TARGETS] + low * st, low, high,
-    )  # fmt: skip
-    if not barrier(team, members):
-        return
+    x0, t0 = own + table[0, INPUT], own + plan[TARGETS]
+    first = np.int64(0)
+    take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, min(batch, samples))
     done = np.int64(0)  # samples of the step before
     for s in range(steps + 1):
         n = max(min(batch, samples - s * batch), 0)
@@ -253,16 +287,12 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
             set_step(plan, settings, H, plan[STEP] + s, done)
         for layer in range(layers):
             n_out, stride, so = table[layer, N_OUT], table[layer, STRIDE], table[layer, OUT_STRIDE]
-            buffers = 3 if layer == 0 else 2
-            now = table[layer, INPUT] + s % buffers * batch * stride
-            before = table[layer, INPUT] + (s + buffers - 1) % buffers * batch * stride
+            base = table[layer, INPUT] + (own if layer == 0 else 0)
+            now, before = base + s % 2 * batch * stride, base + (s + 1) % 2 * batch * stride
             first, end = n_out * t // members, n_out * (t + 1) // members
             d0 = table[layer, DELTA] + (own if layer == 0 or layer == last else 0)
             z0 = own + plan[SUMS]
-            sweep(
-                plan, table, layer, parameters, slots, H, scratch,
-                first, end, d0, before, done, now, n, z0, so,
-            )  # fmt: skip
+            sweep(plan, table, layer, parameters, slots, H, scratch, first, end, d0, before, done, now, n, z0)
             code = IDENTITY if layer == last else table[layer, ACTIVATION]
             target = table[layer, OUTPUT] + s % 2 * batch * so
             slopes = s0 - first if layer == last else table[layer, SLOPES]
@@ -272,21 +302,18 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
                     scratch, target + i * so + first, scratch, slopes + i * so + first,
                 )  # fmt: skip
             if layer == 0 and s + 1 < steps:
-                coming = min(batch, samples - (s + 1) * batch)
-                low, high = coming * t // members, coming * (t + 1) // members
-                buffer, place = (s + 1) % 3 * batch, (s + 1) * batch
+                other, place = (s + 1) % 2 * batch, (s + 1) * batch
                 take_in(
                     plan, table, settings, order, labels, dense, scratch,
-                    table[0, INPUT] + (buffer + low) * sx, plan[TARGETS] + (buffer + low) * st,
-                    place + low, place + high,
+                    x0 + other * sx, t0 + other * st, place, min(place + batch, samples),
                 )  # fmt: skip
             if not barrier(team, members):
                 return
         if s == steps:
             return
-        t0, d0 = plan[TARGETS] + s % 3 * batch * st, own + table[last, DELTA]
+        d0 = own + table[last, DELTA]
         z0 = table[last, OUTPUT] + s % 2 * batch * st
-        loss = output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, n)
+        loss = output_deltas(plan, table, scratch, z0, t0 + s % 2 * batch * st, d0, p0, s0, n, n)
         if t == 0:
             losses[s] = loss / n
         for layer in range(last, 0, -1):
@@ -308,24 +335,11 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
 @compiled
 def forward(plan, table, parameters, scratch, own, n):
     """Pre-activations and activations of all layers for a chunk of n samples in a member's region at ``own``."""
-    lanes = plan[LANES]
-    start = -lanes * plan[BIAS]
+    start = -plan[LANES] * plan[BIAS]
     for layer in range(plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
-        offset, stride = table[layer, OFFSET], table[layer, STRIDE]
         x0, z0, so = own + table[layer, INPUT], own + table[layer, OUTPUT], table[layer, OUT_STRIDE]
-        j = 0
-        while j < n_out:
-            w, rest = offset + j * stride, n_out - j
-            if rest >= ROWS:
-                dot4(parameters, w, stride, scratch, x0, stride, n, start, n_in, scratch, z0 + j, so)
-                j += ROWS
-            elif rest >= 2:
-                dot2(parameters, w, stride, scratch, x0, stride, n, start, n_in, scratch, z0 + j, so)
-                j += 2
-            else:
-                dot1(parameters, w, stride, scratch, x0, stride, n, start, n_in, scratch, z0 + j, so)
-                j += 1
+        dot_block(table, layer, parameters, scratch, np.int64(0), n_out, x0, n, z0, start, n_in)
         if layer < plan[LAYERS] - 1:
             s0 = own + table[layer, SLOPES]
             for i in range(n):
@@ -493,7 +507,7 @@ def infer(t, job, plan, table, settings, parameters, order, labels, dense, scrat
     partial[8 * t], partial[8 * t + 1] = loss, hits
 
 
-# ------------------------------------------------------------------------------------------------------ the one function
+# ----------------------------------------------------------------------------------------------------- the one function
 @cached
 def run(
     t, job, plan, table, settings, hyperparameters, parameters, slots, order, labels, dense, out,

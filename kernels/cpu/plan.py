@@ -17,7 +17,7 @@ from fastmlp.kernels.updates import HYPERPARAMETERS, Rule
 
 
 class _Plans(threading.local):
-    """Plans kept for the next call, a few for each thread: plans hold scratch, so no two calls may share one at once."""
+    """Plans kept for the next call, a few for each thread: a plan holds scratch, so no two calls may share it."""
 
     MOST = 4
 
@@ -115,13 +115,13 @@ def set_batch(plan: np.ndarray, address: int, X: np.ndarray, samples: int, batch
 
 
 def by_units(network: Network, batch: int, members: int) -> Plan:
-    """Scratch for `drivers.train_small`: shared, but for each member's sums, first and last deltas and outputs."""
+    """Scratch for `drivers.train_small`: activations between layers, and their deltas, are shared; the rest is not."""
     plan, table = new_plan(network, members)
     last = network.layers - 1
     shared, own = _Space(network), _Space(network)
     for layer, row in enumerate(table):
-        buffers = 3 if layer == 0 else 2
-        row[d.INPUT] = shared.rows(buffers * batch, row[STRIDE], ones=network.bias)
+        inputs = shared if layer else own
+        row[d.INPUT] = inputs.rows(2 * batch, row[STRIDE], ones=network.bias)
         if layer:
             table[layer - 1, d.OUTPUT] = row[d.INPUT]
         row[d.SLOPES] = 0 if layer == last else shared.rows(batch, row[d.OUT_STRIDE])
@@ -129,7 +129,7 @@ def by_units(network: Network, batch: int, members: int) -> Plan:
         row[d.DELTA] = (own if private else shared).rows(batch, row[d.OUT_STRIDE])
     outputs = table[last, d.OUT_STRIDE]
     table[last, d.OUTPUT] = shared.rows(2 * batch, outputs)
-    plan[d.TARGETS] = shared.rows(3 * batch, outputs)
+    plan[d.TARGETS] = own.rows(2 * batch, outputs)
     plan[d.SUMS] = own.rows(batch, table[:, d.OUT_STRIDE].max())
     plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(batch, outputs), own.rows(batch, outputs)
     plan[d.CHUNK] = batch

@@ -3,8 +3,8 @@
 A tile keeps R x C sums in vector registers while one loop runs over k, so that each value loaded serves several
 products. Two kinds do all the work, because a unit's weights and a sample are both contiguous rows:
 
-dot     z[c, r] = Σₖ W[r, k] X[c, k]: k runs along the rows, each sum is a whole vector, folded to one number at the end.
-        It gives pre-activations, and nothing has to be packed or transposed.
+dot     z[c, r] = Σₖ W[r, k] X[c, k]: k runs along the rows, each sum is a whole vector, folded to one number at the
+        end. It gives pre-activations, and nothing has to be packed or transposed.
 outer   g[r, :] = Σₖ D[r, k] B[k, :]: k runs over rows of B, a number of D is spread over a vector. It gives the delta
         of the layer below (B are weights) and the gradient of the weights (B are samples).
 
@@ -232,7 +232,7 @@ def rule_tile(R: int, V: int):
 
 @intrinsic
 def apply_rule(typing, code, H, G, copies, apart, W, S, size, start, stop, spare):
-    """The rule on one run of parameters, the gradient there being the sum of ``copies`` arrays ``apart`` elements apart.
+    """The rule on one run of parameters; the gradient is the sum of ``copies`` arrays ``apart`` elements apart.
 
     ``spare`` is not 0 where the penalty is to be left out.
     """

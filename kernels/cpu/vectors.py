@@ -301,7 +301,7 @@ def loop(
 
 
 def cases(builder: ir.IRBuilder, code: ir.Value, bodies: Sequence[Callable[[], None]]) -> None:
-    """Run the body whose position in the list is ``code``: how compiled code chooses a formula, once for many values."""
+    """Run the body at position ``code``: how compiled code chooses a formula, once for many values."""
     after = builder.append_basic_block("chosen")
     switch = builder.switch(code, after)
     for position, body in enumerate(bodies):
