@@ -70,10 +70,13 @@ class Backend(Protocol):
         batch_size: int,
         *,
         threads: int | None = None,
+        errors: np.ndarray | None = None,
     ) -> np.ndarray:
         """One step of the rule for each batch of ``order``, in place.
 
-        Returns float64 [ceil(m / batch_size)]: the mean loss of each batch before its step.
+        Returns float64 [ceil(m / batch_size)]: the mean loss of each batch before its step. ``errors``, as long, is
+        filled with ½ the mean squared error over all entries of each batch's outputs before its step: what the lab
+        draws, whatever it descends.
         """
 
 

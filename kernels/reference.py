@@ -144,15 +144,20 @@ def train_epoch(
     batch_size: int,
     *,
     threads: int | None = None,
+    errors: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
     check_inputs(network, parameters, X, Y)
     check_state(rule, state, parameters)
     check_order(order, len(X), batch_size)
-    losses = []
-    for start in range(0, len(order), batch_size):
+    losses = np.zeros(-(-len(order) // batch_size))
+    if errors is not None:
+        check_flat("errors", errors, len(losses), "float64")
+    for step, start in enumerate(range(0, len(order), batch_size)):
         batch = order[start : start + batch_size]
-        gradients, loss = backpropagation(network, parameters, X[batch], Y[batch])
+        if errors is not None:
+            difference = predict(network, parameters, X[batch]) - targets(network, Y[batch])
+            errors[step] = np.mean(difference * difference, dtype=np.float64) / 2
+        gradients, losses[step] = backpropagation(network, parameters, X[batch], Y[batch])
         update_weights(rule, parameters, gradients, state)
-        losses.append(loss)
-    return np.array(losses)
+    return losses

@@ -39,6 +39,7 @@ def _run(
     Y: np.ndarray | None = None,
     out: np.ndarray | None = None,
     losses: np.ndarray = _NO_LOSSES,
+    errors: np.ndarray = _NO_LOSSES,
     gradients: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run a job on the plan's team; returns what its members found: float64 [members, 8]."""
@@ -60,7 +61,9 @@ def _run(
         dense,
         nothing if out is None else out,
         losses,
+        errors,
         p.scratch,
+        p.lists,
         nothing if gradients is None else gradients,
         partial,
         p.team,
@@ -74,12 +77,18 @@ def _run(
     return partial.reshape(p.members, 8)
 
 
+def _plan_by_samples(network: Network, X: np.ndarray, samples: int, members: int) -> plan.Plan:
+    """The plan for so many samples at a time, split by samples."""
+    make = plan.by_samples_sparse if plan.is_sparse(network, X, samples // members) else plan.by_samples
+    return plan.plans.get(make, network, min(plan.chunk_samples(network), samples), members)
+
+
 def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y, threads: int | None):
     """Run an inference job; returns what its members found and the array of results."""
     check_inputs(network, parameters, X, Y)
     n = len(X)
     members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = plan.plans.get(plan.by_samples, network, min(plan.chunk_samples(network), n), members)
+    p = _plan_by_samples(network, X, n, members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
     size = plan.results(network, p.table, n) if job == drivers.FEEDFORWARD else n * network.sizes[-1]
     out = np.empty(0 if job == drivers.EVALUATE else size, network.dtype)
@@ -118,7 +127,7 @@ def backpropagation(
     check_inputs(network, parameters, X, Y)
     n = len(X)
     members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = plan.plans.get(plan.by_samples, network, min(plan.chunk_samples(network), n), members)
+    p = _plan_by_samples(network, X, n, members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
     gradients = plan.aligned_zeros(members * network.size, network.dtype)
     found = _run(drivers.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
@@ -155,6 +164,7 @@ def train_epoch(
     batch_size: int,
     *,
     threads: int | None = None,
+    errors: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
     check_inputs(network, parameters, X, Y)
@@ -163,12 +173,14 @@ def train_epoch(
     batch_size = min(batch_size, len(order))
     members = plan.members_for(network, batch_size, _threads(threads), WORK_PER_STEP)
     losses = np.zeros(-(-len(order) // batch_size))
+    if errors is not None:
+        check_flat("errors", errors, len(losses), "float64")
     if plan.is_small(batch_size, members):
         job, p = drivers.TRAIN_SMALL, plan.plans.get(plan.by_units, network, batch_size, members)
         gradients = None
     else:
         job = drivers.TRAIN_LARGE
-        p = plan.plans.get(plan.by_samples, network, min(plan.chunk_samples(network), batch_size), members)
+        p = _plan_by_samples(network, X, batch_size, members)
         gradients = plan.aligned_zeros(members * network.size, network.dtype)
     plan.set_batch(p.plan, X.ctypes.data, X, len(order), batch_size, int(state.step[0]))
     _run(
@@ -181,6 +193,7 @@ def train_epoch(
         order=order,
         Y=Y,
         losses=losses,
+        errors=_NO_LOSSES if errors is None else errors,
         gradients=gradients,
     )
     state.step += len(losses)

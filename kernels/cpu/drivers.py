@@ -24,6 +24,7 @@ from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.config import COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
+from fastmlp.kernels.cpu.sparse import add_gradients, add_products, list_values, transpose_gradient, transpose_weights
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
     apply_rule,
@@ -75,8 +76,16 @@ TABLE_COLUMNS = 11
     OUTPUT_SLOPES,  # offset of the output's slopes in a member's region
     STEP,  # steps taken before
     LANES,
+    SPARSE,  # whether the inputs are taken as lists of what is not zero
+    VALUES,  # offset of the lists' values in a member's region
+    BY_INPUT,  # offset there of the weights in rows by input, and
+    GRADIENT_BY_INPUT,  # of their gradient
+    BLOCKS,  # of inputs
+    CAPACITY,  # of a sample's list
+    LISTS,  # length of a member's part of the array of places, and
+    STARTS,  # where in it the blocks' beginnings are
     PLAN_LENGTH,
-) = range(21)
+) = range(29)
 
 #: Entries of the settings, float64.
 SCALE, SHIFT, L2, BETA1, BETA2, SETTINGS_LENGTH = range(6)
@@ -91,18 +100,28 @@ SOFTMAX_LOSS = LOSS_CODES[CROSS_ENTROPY]
 
 # --------------------------------------------------------------------------------------------------------- small parts
 @compiled
-def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, last):
+def take_in(t, plan, table, settings, order, labels, dense, scratch, lists, x0, t0, first, last):
     """Samples and targets at places first … last - 1 of the order, into rows from x0 and t0 on.
 
     An empty order stands for 0, 1, 2, …; where there are neither labels nor dense targets, the rows stay as they are.
+    Sparse samples all use the one row at x0, from which member t's lists are made.
     """
+    sparse = plan[SPARSE]
+    v0, capacity = plan[PRIVATE] + t * plan[REGION] + plan[VALUES], plan[CAPACITY]
     n_in, n_out = table[0, N_IN], table[plan[LAYERS] - 1, N_OUT]
     sx, st = table[0, STRIDE], table[plan[LAYERS] - 1, OUT_STRIDE]
     scale, shift = scratch.dtype.type(settings[SCALE]), scratch.dtype.type(settings[SHIFT])
     for i in range(first, last):
         sample = order[i] if len(order) else i
-        x, row = x0 + (i - first) * sx, t0 + (i - first) * st
+        place, row = i - first, t0 + (i - first) * st
+        x = x0 if sparse else x0 + place * sx
         gather(plan[ADDRESS] + sample * plan[ROW_BYTES], plan[INPUT_CODE], n_in, scale, shift, scratch, x)
+        if sparse:
+            p0, starts = t * plan[LISTS], t * plan[LISTS] + plan[STARTS]
+            list_values(
+                x, n_in, plan[BIAS], scratch, v0 + place * capacity, lists, p0 + place * capacity,
+                starts + place * plan[BLOCKS],
+            )  # fmt: skip
         if len(dense):
             for k in range(n_out):
                 scratch[row + k] = dense[sample * n_out + k]
@@ -146,6 +165,19 @@ def output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, total):
                 plan[LOSS], scratch, z, n_out, scratch, p, scratch, s, scratch, t, factor, scratch, d
             )
     return loss
+
+
+@compiled
+def squared_errors(plan, table, scratch, p0, t0, n):
+    """The sum of (output - target)² over n rows."""
+    last = plan[LAYERS] - 1
+    n_out, stride = table[last, N_OUT], table[last, OUT_STRIDE]
+    total = 0.0
+    for i in range(n):
+        for k in range(i * stride, i * stride + n_out):
+            difference = scratch[p0 + k] - scratch[t0 + k]
+            total += difference * difference
+    return total
 
 
 @compiled
@@ -262,7 +294,9 @@ def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, be
 
 
 @compiled
-def train_small(t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, team):
+def train_small(
+    t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team
+):
     """Member t's part of an epoch of small batches.
 
     In step s a layer's sweep applies the update of step s - 1, so a layer's inputs are kept for two steps, in two
@@ -279,7 +313,7 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
 
     x0, t0 = own + table[0, INPUT], own + plan[TARGETS]
     first = np.int64(0)
-    take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, min(batch, samples))
+    take_in(t, plan, table, settings, order, labels, dense, scratch, lists, x0, t0, first, min(batch, samples))
     done = np.int64(0)  # samples of the step before
     for s in range(steps + 1):
         n = max(min(batch, samples - s * batch), 0)
@@ -304,7 +338,7 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
             if layer == 0 and s + 1 < steps:
                 other, place = (s + 1) % 2 * batch, (s + 1) * batch
                 take_in(
-                    plan, table, settings, order, labels, dense, scratch,
+                    t, plan, table, settings, order, labels, dense, scratch, lists,
                     x0 + other * sx, t0 + other * st, place, min(place + batch, samples),
                 )  # fmt: skip
             if not barrier(team, members):
@@ -316,6 +350,9 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
         loss = output_deltas(plan, table, scratch, z0, t0 + s % 2 * batch * st, d0, p0, s0, n, n)
         if t == 0:
             losses[s] = loss / n
+            if len(errors):
+                squares = squared_errors(plan, table, scratch, p0, t0 + s % 2 * batch * st, n)
+                errors[s] = squares / (2 * n * table[last, N_OUT])
         for layer in range(last, 0, -1):
             width = table[layer - 1, N_OUT]
             if layer == 1:  # the vectors that hold this member's own units
@@ -333,13 +370,32 @@ def train_small(t, plan, table, settings, H, parameters, slots, order, labels, d
 
 # -------------------------------------------------------------------------------------------------------- large batches
 @compiled
-def forward(plan, table, parameters, scratch, own, n):
-    """Pre-activations and activations of all layers for a chunk of n samples in a member's region at ``own``."""
-    start = -plan[LANES] * plan[BIAS]
+def weights_by_input(t, plan, table, parameters, scratch):
+    """Member t's copy of the first layer's weights for the sparse products."""
+    w0 = plan[PRIVATE] + t * plan[REGION] + plan[BY_INPUT]
+    transpose_weights(
+        parameters, table[0, OFFSET], table[0, STRIDE], table[0, N_IN], table[0, N_OUT], plan[BIAS],
+        scratch, w0, table[0, OUT_STRIDE],
+    )  # fmt: skip
+
+
+@compiled
+def forward(t, plan, table, parameters, scratch, lists, n):
+    """Pre-activations and activations of all layers for a chunk of n samples in member t's region."""
+    start, own = -plan[LANES] * plan[BIAS], plan[PRIVATE] + t * plan[REGION]
     for layer in range(plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         x0, z0, so = own + table[layer, INPUT], own + table[layer, OUTPUT], table[layer, OUT_STRIDE]
-        dot_block(table, layer, parameters, scratch, np.int64(0), n_out, x0, n, z0, start, n_in)
+        if layer == 0 and plan[SPARSE]:
+            for i in range(n):
+                scratch[z0 + i * so : z0 + i * so + n_out] = 0
+            p0 = t * plan[LISTS]
+            add_products(
+                n, n_out, plan[BLOCKS], plan[LANES], scratch, own + plan[VALUES], lists, p0, p0 + plan[STARTS],
+                plan[CAPACITY], own + plan[BY_INPUT], so, z0, so,
+            )  # fmt: skip
+        else:
+            dot_block(table, layer, parameters, scratch, np.int64(0), n_out, x0, n, z0, start, n_in)
         if layer < plan[LAYERS] - 1:
             s0 = own + table[layer, SLOPES]
             for i in range(n):
@@ -350,17 +406,25 @@ def forward(plan, table, parameters, scratch, own, n):
 
 
 @compiled
-def backward(plan, table, parameters, scratch, own, n, gradients, g0, more):
-    """The chunk's gradient of all layers, stored at g0 or added to it; the output's delta is there already.
+def backward(t, plan, table, parameters, scratch, lists, n, gradients, more):
+    """The chunk's gradient of all layers, stored or added to what is there; the output's delta is there already.
 
-    A block of columns of the inputs stays in the first-level cache while all units pass over it.
+    A block of columns of the inputs stays in the first-level cache while all units pass over it. A sparse first layer's
+    gradient gathers in rows by input, until the last chunk has been.
     """
-    lanes = plan[LANES]
+    lanes, own, g0 = plan[LANES], plan[PRIVATE] + t * plan[REGION], t * plan[SIZE]
     for layer in range(plan[LAYERS] - 1, -1, -1):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         stride, sd = table[layer, STRIDE], table[layer, OUT_STRIDE]
         d0, x0, target = own + table[layer, DELTA], own + table[layer, INPUT], g0 + table[layer, OFFSET]
         start = -lanes * plan[BIAS]
+        if layer == 0 and plan[SPARSE]:
+            p0 = t * plan[LISTS]
+            add_gradients(
+                n, n_out, plan[BLOCKS], lanes, scratch, own + plan[VALUES], lists, p0, p0 + plan[STARTS],
+                plan[CAPACITY], own + plan[GRADIENT_BY_INPUT], sd, d0, sd,
+            )  # fmt: skip
+            start = n_in
         while start < n_in:
             stop = min(start + COLUMNS * lanes, n_in)
             j = 0
@@ -389,29 +453,40 @@ def backward(plan, table, parameters, scratch, own, n, gradients, g0, more):
 
 @compiled
 def batch_gradient(
-    t, plan, table, settings, parameters, order, labels, dense, scratch, gradients, place, n
+    t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, place, n, measure
 ):  # fmt: skip
-    """Member t's gradient for its share of the n samples from ``place`` on; returns the sum of its losses."""
+    """Member t's gradient for its share of the n samples from ``place`` on; returns its losses' and squares' sums."""
     members, last, g0 = plan[MEMBERS], plan[LAYERS] - 1, t * plan[SIZE]
     own = plan[PRIVATE] + t * plan[REGION]
     low, high = n * t // members, n * (t + 1) // members
     if low == high:
         gradients[g0 : g0 + plan[SIZE]] = 0
-    total, i = 0.0, low
+    n_in, n_out, rows = table[0, N_IN], table[0, N_OUT], table[0, OUT_STRIDE]
+    summed = own + plan[GRADIENT_BY_INPUT]
+    if plan[SPARSE] and low < high:
+        weights_by_input(t, plan, table, parameters, scratch)
+        scratch[summed : summed + (n_in + 1) * rows] = 0
+    total, squares, i = 0.0, 0.0, low
     while i < high:
         chunk = min(plan[CHUNK], high - i)
         take_in(
-            plan, table, settings, order, labels, dense, scratch,
+            t, plan, table, settings, order, labels, dense, scratch, lists,
             own + table[0, INPUT], own + plan[TARGETS], place + i, place + i + chunk,
         )  # fmt: skip
-        forward(plan, table, parameters, scratch, own, chunk)
+        forward(t, plan, table, parameters, scratch, lists, chunk)
         total += output_deltas(
             plan, table, scratch, own + table[last, OUTPUT], own + plan[TARGETS], own + table[last, DELTA],
             own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES], chunk, n,
         )  # fmt: skip
-        backward(plan, table, parameters, scratch, own, chunk, gradients, g0, np.intp(i > low))
+        if measure:
+            squares += squared_errors(plan, table, scratch, own + plan[PROBABILITIES], own + plan[TARGETS], chunk)
+        backward(t, plan, table, parameters, scratch, lists, chunk, gradients, np.intp(i > low))
         i += chunk
-    return total
+    if plan[SPARSE] and low < high:
+        transpose_gradient(
+            scratch, summed, rows, n_in, n_out, plan[BIAS], gradients, g0 + table[0, OFFSET], table[0, STRIDE]
+        )
+    return total, squares
 
 
 @compiled
@@ -430,22 +505,27 @@ def update_rows(t, plan, table, H, parameters, slots, gradients):
 
 @compiled
 def train_large(
-    t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, gradients, partial, team
+    t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists,
+    gradients, partial, team,
 ):  # fmt: skip
     """Member t's part of an epoch of large batches."""
     members, batch, samples = plan[MEMBERS], plan[BATCH], plan[SAMPLES]
     for s in range((samples + batch - 1) // batch):
         n = min(batch, samples - s * batch)
-        partial[8 * t] = batch_gradient(
-            t, plan, table, settings, parameters, order, labels, dense, scratch, gradients, s * batch, n
-        )
+        partial[8 * t], partial[8 * t + 1] = batch_gradient(
+            t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, s * batch, n,
+            len(errors) > 0,
+        )  # fmt: skip
         if not barrier(team, members):
             return
         if t == 0:
-            total = 0.0
+            total, squares = 0.0, 0.0
             for member in range(members):
                 total += partial[8 * member]
+                squares += partial[8 * member + 1]
             losses[s] = total / n
+            if len(errors):
+                errors[s] = squares / (2 * n * table[plan[LAYERS] - 1, N_OUT])
         set_step(plan, settings, H, plan[STEP] + s + 1, n)
         update_rows(t, plan, table, H, parameters, slots, gradients)
         if not barrier(team, members):
@@ -475,20 +555,22 @@ def count_hits(plan, table, scratch, p0, t0, n):
 
 
 @compiled
-def infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, out, partial):
+def infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, lists, out, partial):
     """Member t's share of the samples through the network, chunk by chunk."""
     members, last, samples = plan[MEMBERS], plan[LAYERS] - 1, plan[SAMPLES]
     own = plan[PRIVATE] + t * plan[REGION]
     z0, p0 = own + table[last, OUTPUT], own + plan[PROBABILITIES]
     loss, hits = 0.0, 0
+    if plan[SPARSE]:
+        weights_by_input(t, plan, table, parameters, scratch)
     i, high = samples * t // members, samples * (t + 1) // members
     while i < high:
         chunk = min(plan[CHUNK], high - i)
         take_in(
-            plan, table, settings, order, labels, dense, scratch,
+            t, plan, table, settings, order, labels, dense, scratch, lists,
             own + table[0, INPUT], own + plan[TARGETS], i, i + chunk,
         )  # fmt: skip
-        forward(plan, table, parameters, scratch, own, chunk)
+        forward(t, plan, table, parameters, scratch, lists, chunk)
         loss += output_deltas(
             plan, table, scratch, z0, own + plan[TARGETS], own + table[last, DELTA],
             p0, own + plan[OUTPUT_SLOPES], chunk, np.int64(1),
@@ -511,7 +593,7 @@ def infer(t, job, plan, table, settings, parameters, order, labels, dense, scrat
 @cached
 def run(
     t, job, plan, table, settings, hyperparameters, parameters, slots, order, labels, dense, out,
-    losses, scratch, gradients, partial, team,
+    losses, errors, scratch, lists, gradients, partial, team,
 ):  # fmt: skip
     """What member t of a team does of a job.
 
@@ -521,32 +603,22 @@ def run(
     unit = flush_subnormals()
     H = hyperparameters[t * H_LENGTH : (t + 1) * H_LENGTH]
     if job == TRAIN_SMALL:
-        train_small(t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, scratch, team)
+        train_small(
+            t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team
+        )
     elif job == TRAIN_LARGE:
         train_large(
-            t,
-            plan,
-            table,
-            settings,
-            H,
-            parameters,
-            slots,
-            order,
-            labels,
-            dense,
-            losses,
-            scratch,
-            gradients,
-            partial,
-            team,
-        )
+            t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists,
+            gradients, partial, team,
+        )  # fmt: skip
     elif job == GRADIENT:
-        partial[8 * t] = batch_gradient(
-            t, plan, table, settings, parameters, order, labels, dense, scratch, gradients, np.int64(0), plan[SAMPLES]
-        )
+        partial[8 * t], _ = batch_gradient(
+            t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, np.int64(0),
+            plan[SAMPLES], False,
+        )  # fmt: skip
     elif job == UPDATE:
         set_step(plan, settings, H, plan[STEP] + 1, np.int64(1))
         apply_rule(plan[RULE], H, gradients, 1, 0, parameters, slots, plan[SIZE], 0, plan[SIZE], 1)
     else:
-        infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, out, partial)
+        infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, lists, out, partial)
     restore_subnormals(unit)

@@ -8,7 +8,15 @@ from functools import lru_cache
 import numpy as np
 
 from fastmlp.kernels.cpu import drivers as d
-from fastmlp.kernels.cpu.config import CHUNK_BYTES, CHUNK_SAMPLES, SMALL_BATCH
+from fastmlp.kernels.cpu.config import (
+    CHUNK_BYTES,
+    CHUNK_SAMPLES,
+    INPUT_BLOCK,
+    SMALL_BATCH,
+    SPARSE_CHUNK,
+    SPARSE_DENSITY,
+    SPARSE_SAMPLES,
+)
 from fastmlp.kernels.cpu.rows import INPUT_CODES
 from fastmlp.kernels.cpu.target import vector_bits
 from fastmlp.kernels.cpu.team import WORDS
@@ -46,7 +54,7 @@ class _Space:
     def rows(self, count: int, stride: int, ones: bool = False) -> int:
         """Room for so many rows; returns the offset of the first value of the first."""
         start = self.length + self.block
-        self.length += count * stride + self.block
+        self.length += -(-(count * stride) // self.block) * self.block + self.block
         if ones:
             self.ones.append((start - 1, count, stride))
         return start
@@ -64,6 +72,8 @@ class Plan:
         In the network's dtype; zeros, with ones in the place of the biases.
     members : int
         Threads.
+    lists : ndarray of int32
+        For sparse inputs.
     settings : ndarray of float64
         Likewise; what depends on the rule is set for each job.
     team : ndarray of int64
@@ -74,6 +84,7 @@ class Plan:
     table: np.ndarray
     scratch: np.ndarray
     members: int
+    lists: np.ndarray
     settings: np.ndarray
     team: np.ndarray = field(default_factory=lambda: np.zeros(WORDS, np.int64))
 
@@ -89,6 +100,17 @@ def chunk_samples(network: Network) -> int:
 def members_for(network: Network, samples: int, threads: int, least: int) -> int:
     """How many threads so many samples at a time are worth, if each is to have ``least`` multiply-adds of them."""
     return max(1, min(threads, network.multiply_adds * samples // least))
+
+
+def is_sparse(network: Network, X: np.ndarray, samples: int) -> bool:
+    """Whether so many samples for each member are taken as lists of what is not zero.
+
+    Two hundred rows, evenly spread, tell how much is zero. A shift of the inputs leaves nothing zero.
+    """
+    if samples < SPARSE_SAMPLES or network.input_shift:
+        return False
+    rows = X[:: max(len(X) // 200, 1)]
+    return np.count_nonzero(rows) <= SPARSE_DENSITY * rows.size
 
 
 def is_small(batch_size: int, members: int) -> bool:
@@ -136,13 +158,18 @@ def by_units(network: Network, batch: int, members: int) -> Plan:
     return finish(network, plan, table, shared, own, members)
 
 
-def by_samples(network: Network, chunk: int, members: int) -> Plan:
+def by_samples_sparse(network: Network, chunk: int, members: int) -> Plan:
+    """As `by_samples`, for inputs that are mostly zero."""
+    return by_samples(network, min(chunk, SPARSE_CHUNK), members, sparse=True)
+
+
+def by_samples(network: Network, chunk: int, members: int, sparse: bool = False) -> Plan:
     """Scratch for `drivers.train_large` and inference: a region of its own for each member."""
     plan, table = new_plan(network, members)
     own = _Space(network)
-    result = 0
     for layer, row in enumerate(table):
-        row[d.INPUT] = own.rows(chunk, row[STRIDE], ones=network.bias)
+        rows = 1 if sparse and layer == 0 else chunk
+        row[d.INPUT] = own.rows(rows, row[STRIDE], ones=network.bias)
         if layer:
             table[layer - 1, d.OUTPUT] = row[d.INPUT]
         row[d.SLOPES], row[d.DELTA] = own.rows(chunk, row[d.OUT_STRIDE]), own.rows(chunk, row[d.OUT_STRIDE])
@@ -150,7 +177,14 @@ def by_samples(network: Network, chunk: int, members: int) -> Plan:
     table[-1, d.OUTPUT], plan[d.TARGETS] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.CHUNK] = chunk
-    table[:, d.RESULT] = result
+    if sparse:
+        n_in, units = network.sizes[0], table[0, d.OUT_STRIDE]
+        plan[d.SPARSE], plan[d.BLOCKS] = 1, -(-n_in // INPUT_BLOCK)
+        plan[d.BY_INPUT], plan[d.GRADIENT_BY_INPUT] = own.rows(n_in + 1, units), own.rows(n_in + 1, units)
+        plan[d.CAPACITY] = n_in + 1 + plan[d.BLOCKS]  # a bias, and an end for each block
+        plan[d.VALUES] = own.rows(chunk, plan[d.CAPACITY])
+        plan[d.STARTS] = chunk * plan[d.CAPACITY]
+        plan[d.LISTS] = plan[d.STARTS] + chunk * plan[d.BLOCKS]
     return finish(network, plan, table, _Space(network), own, members)
 
 
@@ -164,7 +198,8 @@ def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space
             scratch[base + start :: stride][:rows] = 1
     settings = np.zeros(d.SETTINGS_LENGTH)
     settings[[d.SCALE, d.SHIFT, d.L2]] = network.input_scale, network.input_shift, network.l2
-    return Plan(plan, table, scratch, members, settings)
+    lists = np.zeros(members * int(plan[d.LISTS]), np.int32)
+    return Plan(plan, table, scratch, members, lists, settings)
 
 
 def results(network: Network, table: np.ndarray, samples: int) -> int:

@@ -300,6 +300,34 @@ def loop(
     return results
 
 
+def loop_while(
+    builder: ir.IRBuilder,
+    initial: Sequence[ir.Value],
+    condition: Callable[[list[ir.Value]], ir.Value],
+    body: Callable[[list[ir.Value]], Sequence[ir.Value]],
+) -> list[ir.Value]:
+    """Repeat ``body`` on values in registers while ``condition`` of them holds; returns the last values.
+
+    LLVM can't foresee how often, and so leaves the loop as it is: for a few turns, the pieces that it makes of a
+    counted loop (eight turns at once, then the rest one by one) are mispredicted more often than they save.
+    """
+    before = builder.block
+    head, turn = builder.append_basic_block("while"), builder.append_basic_block("turn")
+    after = builder.append_basic_block("after")
+    builder.branch(head)
+    builder.position_at_end(head)
+    values = [builder.phi(x.type) for x in initial]
+    builder.cbranch(condition(list(values)), turn, after)
+    builder.position_at_end(turn)
+    new = list(body(list(values)))
+    for phi, first, later in zip(values, initial, new, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return list(values)
+
+
 def cases(builder: ir.IRBuilder, code: ir.Value, bodies: Sequence[Callable[[], None]]) -> None:
     """Run the body at position ``code``: how compiled code chooses a formula, once for many values."""
     after = builder.append_basic_block("chosen")
