@@ -299,7 +299,9 @@ class Mlp:
         gradients, _ = self._backend.backpropagation(self.network, self._parameters, X, Y, threads=self.threads)
         return self.network.rows(gradients)
 
-    def train(self, X: ArrayLike, Y: ArrayLike, iterations: int = 100) -> None:
+    def train(
+        self, X: ArrayLike, Y: ArrayLike, iterations: int = 100, *, errors: list[float] | None = None
+    ) -> None:
         """So many full-batch steps W ← W - gradient, going on from the present weights.
 
         Parameters
@@ -310,6 +312,9 @@ class Mlp:
             As ``y`` of `fit`; the lab's is one-hot [n, n_out].
         iterations : int, default 100
             0 or more.
+        errors : list, optional
+            Gets, for each iteration, what the lab draws: ½ mean((predict(X) - Y)²) over all entries, after its step.
+            That forward pass is the next step's own, so the list costs one prediction in all.
 
         Warns
         -----
@@ -323,13 +328,27 @@ class Mlp:
         state = self.network.state(rule)
         at_once = min(iterations, max(LONGEST_ORDER // n, 1))
         order = np.tile(np.arange(n), at_once)
+        before: list[float] = []  # the error before each step is that after the one before
         try:
             for done in range(0, iterations, max(at_once, 1)):
-                part = order[: n * min(at_once, iterations - done)]
+                steps = min(at_once, iterations - done)
+                noted = None if errors is None else np.zeros(steps)
                 with self._undone_unless_finished(state):
-                    self._steps(rule, state, X, Y, part, n)
+                    self._steps(rule, state, X, Y, order[: n * steps], n, noted)
+                before += [] if noted is None else noted.tolist()
         except Diverged as diverged:
             warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
+        finally:
+            if errors is not None and before:
+                errors += [*before[1:], self._squared_error(X, Y)]
+
+    def _squared_error(self, X: np.ndarray, Y: np.ndarray) -> float:
+        """½ the mean squared error over all entries."""
+        from fastmlp.kernels.reference import targets
+
+        outputs = self._backend.predict(self.network, self._parameters, X, threads=self.threads)
+        difference = (outputs - targets(self.network, Y)).ravel()
+        return float(difference @ difference / (2 * difference.size))
 
     def unroll_weights(self, weights: Sequence[ArrayLike]) -> np.ndarray:
         """Matrices shaped like `weights` as one vector, each matrix column-major."""
@@ -642,12 +661,28 @@ class Mlp:
         return figures
 
     def _steps(
-        self, rule: Rule, state: State, X: np.ndarray, Y: np.ndarray, order: np.ndarray, batch_size: int
+        self,
+        rule: Rule,
+        state: State,
+        X: np.ndarray,
+        Y: np.ndarray,
+        order: np.ndarray,
+        batch_size: int,
+        errors: np.ndarray | None = None,
     ) -> np.ndarray:
         """One call of the backend's `train_epoch`; Diverged if anything in it became nan or infinite."""
         with np.errstate(over="ignore", invalid="ignore"):  # the numpy backend's warnings: told by Diverged instead
             losses = self._backend.train_epoch(
-                self.network, rule, self._parameters, state, X, Y, order, batch_size, threads=self.threads
+                self.network,
+                rule,
+                self._parameters,
+                state,
+                X,
+                Y,
+                order,
+                batch_size,
+                threads=self.threads,
+                errors=errors,
             )
         if not checks.is_finite(losses):
             raise Diverged(f"the loss became {losses[~np.isfinite(losses)][0]}")
