@@ -299,9 +299,7 @@ class Mlp:
         gradients, _ = self._backend.backpropagation(self.network, self._parameters, X, Y, threads=self.threads)
         return self.network.rows(gradients)
 
-    def train(
-        self, X: ArrayLike, Y: ArrayLike, iterations: int = 100, *, errors: list[float] | None = None
-    ) -> None:
+    def train(self, X: ArrayLike, Y: ArrayLike, iterations: int = 100, *, errors: list[float] | None = None) -> None:
         """So many full-batch steps W ← W - gradient, going on from the present weights.
 
         Parameters

@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 import pytest
-from fastmlp.kernels import Rule, reference
 
 from fastmlp import Adam, History, Mlp, Sgd
+from fastmlp.kernels import Rule, reference
 
 CLASSES = 4
 

@@ -3,9 +3,9 @@ import math
 
 import numpy as np
 import pytest
-from fastmlp.kernels import Rule
 
 from fastmlp import Adam, Sgd
+from fastmlp.kernels import Rule
 from fastmlp.optimizers import optimizer
 
 

@@ -110,7 +110,7 @@ def is_sparse(network: Network, X: np.ndarray, samples: int) -> bool:
     if samples < SPARSE_SAMPLES or network.input_shift:
         return False
     rows = X[:: max(len(X) // 200, 1)]
-    return np.count_nonzero(rows) <= SPARSE_DENSITY * rows.size
+    return bool(np.count_nonzero(rows) <= SPARSE_DENSITY * rows.size)
 
 
 def is_small(batch_size: int, members: int) -> bool:

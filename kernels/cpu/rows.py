@@ -38,7 +38,7 @@ def gather(typing, address, code, n, scale, shift, X, x0):
         whole = VectorMath(builder, element)
         full = builder.and_(n, int_constant(-whole.lanes))
 
-        def convert(m: VectorMath, sample: ir.Value, k: ir.Value, source: ir.Type) -> None:
+        def convert(m: VectorMath, sample: ir.Value, k: ir.Value, source: ir.Type) -> list[ir.Value]:
             kind = ir.VectorType(source, m.lanes)
             place = builder.bitcast(builder.gep(sample, [k]), kind.as_pointer())
             raw = builder.load(place)
@@ -50,6 +50,7 @@ def gather(typing, address, code, n, scale, shift, X, x0):
             else:
                 value = builder.fpext(raw, m.type) if m.double else builder.fptrunc(raw, m.type)
             m.store(m.fma(value, m.spread(scale), m.spread(shift)), X, builder.add(x0, k), aligned=False)
+            return []
 
         def body(source: ir.Type):
             def run():
@@ -61,9 +62,9 @@ def gather(typing, address, code, n, scale, shift, X, x0):
                     full,
                     whole.lanes,
                     [],
-                    lambda k, _: convert(whole, sample, k, source) or [],
+                    lambda k, _: convert(whole, sample, k, source),
                 )
-                loop(builder, full, n, 1, [], lambda k, _: convert(single, sample, k, source) or [])
+                loop(builder, full, n, 1, [], lambda k, _: convert(single, sample, k, source))
 
             return run
 

@@ -1,0 +1,1 @@
+"""The same work, ours and the rivals', side by side: see README.md here."""

@@ -1,0 +1,394 @@
+"""Measuring: the same losses first, then the clock, everybody in turn.
+
+For each work the contenders are set up from the same initial weights, each in a process of its own. Of a rival's
+settings (threads, layouts) the fastest is found by a short trial. Then each takes some steps whose losses must be
+those of the oracle, computed in float64, within the rounding of the contender's dtype: who differs is refused and
+never timed. Then come the rounds: in each, in a new order, every contender takes the same number of steps over the
+same batches by the clock.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+from bench.ceiling import measure_ceiling
+from bench.contenders import Contender, contender, lab_loss
+from bench.processes import Crew, Worker, WorkerDied
+from bench.suites import Suite
+from bench.work import Work
+from fastmlp.kernels import reference
+
+__all__ = [
+    "TOLERANCE",
+    "check_chunks",
+    "largest_difference",
+    "measure_suite",
+    "measure_work",
+    "oracle_losses",
+    "ticks",
+]
+
+#: By how much a loss may differ from the oracle's, which computes in float64: of its size, or of 1 where it is smaller.
+TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
+
+TRIAL_SAMPLES = 20_000  #: what a trial of settings trains on, …
+TRIAL_STEPS = (2, 300)  #: … in steps of at least and at most so many
+TRIALS = 3  #: of each setting, of which the fastest counts
+LONG_TRIAL = 1.0  #: seconds after which one trial is enough
+
+Progress = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+@dataclass
+class Entrant:
+    """A contender in the course of one work's measurement."""
+
+    name: str
+    kind: type[Contender]
+    settings: dict[str, Any] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+    seconds_a_step: float = float("inf")
+
+    def dtype(self, work: Work) -> str:
+        """In which it computes."""
+        return self.kind.dtype or work.dtype
+
+    def worker(self, crew: Crew, settings: dict[str, Any]) -> Worker:
+        """Its process, with the cores that these settings ask for."""
+        return crew.worker(self.name, settings["threads"] if self.kind.threads_by_process else None)
+
+
+class Absent(Exception):
+    """A contender that does not take part: missing, or (refused) wrong."""
+
+    def __init__(self, reason: str, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+# ------------------------------------------------------------------------------------------------------- equal losses
+def check_chunks(work: Work) -> list[int]:
+    """The steps whose losses are checked, in two calls: state must survive from one to the next.
+
+    Two iterations of the lab's job: with raw pixels its course is chaotic. One unit in the last place of the initial
+    weights grows tenfold or more an iteration, to 1e-3 in the loss after ten.
+    """
+    if work.job == "lab":
+        return [1, 1]
+    return [3, 17] if work.batch_size <= 512 else [2, 4]
+
+
+def oracle_losses(work: Work, steps: int) -> np.ndarray:
+    """The losses of the first steps, by the NumPy oracle in float64 from the work's own rounded numbers.
+
+    Parameters
+    ----------
+    work : Work
+    steps : int
+
+    Returns
+    -------
+    ndarray of float64 [steps]
+    """
+    network, parameters = work.network("float64"), work.parameters("float64")
+    state = network.state(work.rule)
+    X, Y = work.load()
+    if Y.ndim == 2:
+        Y = Y.astype(np.float64)
+    order, B = work.order(), work.batch_size
+    losses = []
+    for step in range(steps):
+        start = step % work.batches * B
+        batch = order[start : start + B]
+        gradients, loss = reference.backpropagation(network, parameters, X[batch], Y[batch])
+        reference.update_weights(work.rule, parameters, gradients, state)
+        if work.job == "lab":
+            loss = lab_loss(reference.predict(network, parameters, X), Y)
+        losses.append(loss)
+    return np.array(losses)
+
+
+def largest_difference(told: Sequence[Sequence[float]], chunks: Sequence[int], expected: np.ndarray) -> float:
+    """By how much losses differ from the expected ones at most, relative to these or to 1, whichever is larger.
+
+    Parameters
+    ----------
+    told : sequence of sequence of float
+        What each call returned: the loss of every step, or their mean alone.
+    chunks : sequence of int
+        The steps of each call.
+    expected : ndarray [sum(chunks)]
+        The losses of all steps.
+
+    Returns
+    -------
+    float
+        Infinite where a loss is not finite.
+    """
+    worst = 0.0
+    for losses, end, steps in zip(told, np.cumsum(chunks), chunks, strict=True):
+        part = expected[end - steps : end]
+        if len(losses) != steps:
+            part = part.mean(keepdims=True)
+        difference = np.abs(np.asarray(losses) - part) / np.maximum(1, np.abs(part))
+        worst = max(worst, float(np.where(np.isfinite(difference), difference, np.inf).max()))
+    return worst
+
+
+def check_losses(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray) -> None:
+    """Have a contender, just set up, take its first steps, and compare its losses with the oracle's.
+
+    Raises
+    ------
+    Absent
+        If they differ by more than rounding.
+    """
+    chunks = check_chunks(work)
+    told = entrant.worker(crew, entrant.settings).ask("losses", chunks=chunks)["losses"]
+    difference = largest_difference(told, chunks, expected)
+    tolerance = TOLERANCE[entrant.dtype(work)]
+    entrant.record["loss_difference"] = difference
+    if not difference <= tolerance:
+        steps = sum(chunks)
+        raise Absent(
+            f"its losses over the first {steps} steps differ from the oracle's by {difference:.1e}; "
+            f"expected {tolerance:.0e} at most",
+            refused=True,
+        )
+
+
+# --------------------------------------------------------------------------------------------------- before the clock
+def trial_steps(work: Work) -> int:
+    """The steps of a trial of settings."""
+    low, high = TRIAL_STEPS
+    return max(low, min(high, TRIAL_SAMPLES // work.batch_size))
+
+
+def start(entrant: Entrant, work: Work, crew: Crew, settings: dict[str, Any]) -> None:
+    """Set a contender up with these settings.
+
+    Raises
+    ------
+    Absent
+        If it can't run here.
+    """
+    answer = entrant.worker(crew, settings).ask("start", contender=entrant.name, work=work.to_dict(), settings=settings)
+    if "missing" in answer:
+        raise Absent(answer["missing"])
+    entrant.settings = settings
+    entrant.record.update(setup_seconds=round(answer["seconds"], 3), version=answer["version"])
+
+
+def choose_settings(entrant: Entrant, work: Work, crew: Crew) -> None:
+    """Try a contender's settings, and set it up anew with the fastest.
+
+    Raises
+    ------
+    Absent
+        If it can't run here.
+    """
+    steps = trial_steps(work)
+    for settings in entrant.kind.settings_for(work, machine.cores()):
+        start(entrant, work, crew, settings)
+        seconds = try_steps(entrant.worker(crew, settings), steps)
+        entrant.trials.append({"settings": settings, "microseconds_a_step": seconds / steps * 1e6})
+    fastest = min(entrant.trials, key=lambda trial: trial["microseconds_a_step"])
+    entrant.seconds_a_step = fastest["microseconds_a_step"] / 1e6
+    start(entrant, work, crew, fastest["settings"])
+
+
+def try_steps(worker: Worker, steps: int) -> float:
+    """Seconds of so many steps: the best of some trials, or of one if that takes long."""
+    seconds = [worker.ask("time", steps=steps, warm=steps)["seconds"]]
+    while len(seconds) < TRIALS and seconds[0] < LONG_TRIAL:
+        seconds.append(worker.ask("time", steps=steps, warm=0)["seconds"])
+    return min(seconds)
+
+
+def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray) -> Absent | None:
+    """All that comes before the clock; None for who takes part, otherwise why not."""
+    try:
+        choose_settings(entrant, work, crew)
+        check_losses(entrant, work, crew, expected)
+    except Absent as absent:
+        return absent
+    except WorkerDied as error:
+        crew.dismiss(entrant.name)
+        return Absent(f"its process ended: {error}", refused=True)
+    return None
+
+
+def choose_steps(entrants: Sequence[Entrant], target: float, longest: float) -> int:
+    """The number of steps of a turn, the same for all: enough for the fastest's clock, not too many for the slowest.
+
+    Parameters
+    ----------
+    entrants : sequence of Entrant
+    target : float
+        Seconds that the fastest contender's turn should take.
+    longest : float
+        Seconds that the slowest contender's turn may take.
+
+    Returns
+    -------
+    int
+        2 or more.
+    """
+    fastest = min(entrant.seconds_a_step for entrant in entrants)
+    slowest = max(entrant.seconds_a_step for entrant in entrants)
+    return max(2, min(round(target / fastest), round(longest / slowest)))
+
+
+# ---------------------------------------------------------------------------------------------------------- the clock
+def measure_work(
+    work: Work,
+    names: Sequence[str],
+    crew: Crew,
+    *,
+    rounds: int = 15,
+    target: float = 0.1,
+    longest: float = 1.0,
+    steps: int | None = None,
+    progress: Progress = _silent,
+) -> dict[str, Any]:
+    """Measure one work.
+
+    Parameters
+    ----------
+    work : Work
+    names : sequence of str
+        The contenders, by the names of `bench.contenders.CONTENDERS` or as "module:Class".
+    crew : Crew
+        Their processes.
+    rounds : int, default 15
+    target, longest : float, defaults 0.1 and 1.0
+        As for `choose_steps`.
+    steps : int, optional
+        Of a turn, in place of that choice.
+    progress : callable, optional
+        Called with a line of text before each contender is set up, and before each round:
+        ``len(names) + rounds`` times.
+
+    Returns
+    -------
+    dict
+        ``work``, ``steps`` and ``warm`` (untimed ones before them) of a turn, ``rounds``; ``contenders``: for each its
+        label, family, version, chosen settings and trials, loss_difference, and raw ``seconds`` of each round;
+        ``missing`` and ``refused``: reasons.
+    """
+    expected = oracle_losses(work, sum(check_chunks(work)))
+    present: list[Entrant] = []
+    absent: dict[bool, dict[str, str]] = {False: {}, True: {}}
+    for name in names:
+        progress(f"{name}: setting up")
+        entrant = Entrant(name, contender(name))
+        reason = admit(entrant, work, crew, expected)
+        if reason is None:
+            present.append(entrant)
+        else:
+            absent[reason.refused][name] = str(reason)
+    result: dict[str, Any] = {"work": work.to_dict(), "rounds": rounds, "contenders": {}}
+    result |= {"missing": absent[False], "refused": absent[True]}
+    if not present:
+        return result
+    steps = steps or choose_steps(present, target, longest)
+    warm = max(1, steps // 10)
+    seconds = run_rounds(present, crew, rounds, steps, warm, progress)
+    for entrant in present:
+        result["contenders"][entrant.name] = {
+            "label": entrant.kind.label or entrant.name,
+            "family": entrant.kind.family or entrant.name,
+            "dtype": entrant.dtype(work),
+            "settings": entrant.settings,
+            "trials": entrant.trials,
+            **entrant.record,
+            "seconds": seconds[entrant.name],
+        }
+    return {**result, "steps": steps, "warm": warm}
+
+
+def run_rounds(
+    entrants: Sequence[Entrant], crew: Crew, rounds: int, steps: int, warm: int, progress: Progress
+) -> dict[str, list[float]]:
+    """Everybody in turn, round after round: the seconds of each.
+
+    The order changes from round to round, so that nobody always runs on caches and clock rates left by the same one.
+    """
+    seconds: dict[str, list[float]] = {entrant.name: [] for entrant in entrants}
+    shuffle = random.Random(0).shuffle
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}, {steps:,} steps each")
+        turns = list(entrants)
+        shuffle(turns)
+        for entrant in turns:
+            worker = entrant.worker(crew, entrant.settings)
+            seconds[entrant.name].append(worker.ask("time", steps=steps, warm=warm)["seconds"])
+    return seconds
+
+
+def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict[str, Any]:
+    """Measure all works of a suite, and the machine's ceiling for each of their dtypes.
+
+    Parameters
+    ----------
+    name : str
+    suite : Suite
+    progress : callable, optional
+        Called with a line of text `ticks` times.
+
+    Returns
+    -------
+    dict
+        What `bench.results.save` writes: ``format``, ``suite``, ``machine``, ``ceilings`` (dtype -> see
+        `bench.ceiling`), ``measurements`` (see `measure_work`).
+    """
+    described = machine.describe()
+    ceilings = {}
+    for dtype in dtypes(suite):
+        progress(f"ceiling, {dtype}")
+        ceilings[dtype] = measure_ceiling(dtype, machine.cores())
+    measurements = []
+    with Crew() as crew:
+        for work, names in suite.jobs:
+
+            def tell(text: str, title: str = work.title) -> None:
+                progress(f"{title}: {text}")
+
+            measurements.append(
+                measure_work(
+                    work,
+                    names,
+                    crew,
+                    rounds=suite.rounds,
+                    target=suite.target,
+                    longest=suite.longest,
+                    progress=tell,
+                )
+            )
+    return {
+        "format": 1,
+        "suite": name,
+        "summary": suite.summary,
+        "machine": {**described, "load_after": machine.load()},
+        "ceilings": ceilings,
+        "measurements": measurements,
+    }
+
+
+def dtypes(suite: Suite) -> list[str]:
+    """The dtypes that a suite's contenders compute in."""
+    return sorted({contender(name).dtype or work.dtype for work, names in suite.jobs for name in names})
+
+
+def ticks(suite: Suite) -> int:
+    """How often `measure_suite` calls ``progress``."""
+    return len(dtypes(suite)) + sum(len(names) + suite.rounds for _, names in suite.jobs)

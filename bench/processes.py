@@ -1,0 +1,121 @@
+"""The contenders' processes, seen from the one that measures."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ROOT", "Crew", "Worker", "WorkerDied", "environment"]
+
+ROOT = Path(__file__).resolve().parent.parent
+CAN_STOP = hasattr(signal, "SIGSTOP")
+
+
+class WorkerDied(RuntimeError):
+    """A contender's process ended instead of answering; the message holds the end of what it wrote."""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a contender's process: this one's, with the checkout on the path."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(extra or {})}
+
+
+class Worker:
+    """A process of `bench.worker`, stopped whenever it has nothing to do.
+
+    Libraries' idle threads go on looking for work for up to 0.2 s, on cores that belong to the next contender by then;
+    a stopped process does not. (Where the system can't stop a process, nothing is done about it.)
+
+    Parameters
+    ----------
+    cores : int, optional
+        On how many cores it may run; by default on all that this process has.
+    """
+
+    def __init__(self, cores: int | None = None) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        command = [sys.executable, "-m", "bench.worker", *([] if cores is None else [str(cores)])]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            env=environment(),
+        )
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Give a command and wait for the answer.
+
+        Raises
+        ------
+        WorkerDied
+            If there is none.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._signal("SIGCONT")
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerDied(self._last_words())
+        self._signal("SIGSTOP")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def _signal(self, name: str) -> None:
+        if CAN_STOP and self._process.poll() is None:
+            self._process.send_signal(getattr(signal, name))
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"exit code {code}: " + ("\n".join(lines[-12:]) or "no message")
+
+
+class Crew:
+    """The processes of one run, a context that ends them all: one for each contender, reused from work to work."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, tuple[int | None, Worker]] = {}
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for name in list(self._workers):
+            self.dismiss(name)
+
+    def worker(self, name: str, cores: int | None = None) -> Worker:
+        """The contender's process; a new one if its number of cores is to change."""
+        if name in self._workers and self._workers[name][0] != cores:
+            self.dismiss(name)
+        if name not in self._workers:
+            self._workers[name] = (cores, Worker(cores))
+        return self._workers[name][1]
+
+    def dismiss(self, name: str) -> None:
+        """End the contender's process, if there is one."""
+        if name in self._workers:
+            self._workers.pop(name)[1].close()

@@ -1,0 +1,145 @@
+"""Result files, and the figures that follow from their raw times."""
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.work import Work, operations
+
+__all__ = ["Figures", "SpeedUp", "fastest_of_family", "figures", "load", "save", "speed_up"]
+
+FORMAT = 1
+RESAMPLES = 2000  #: of a bootstrap
+LEVEL = 0.95  #: of its interval
+
+
+def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a result as JSON: to a temporary name in the same folder first, then renamed.
+
+    Parameters
+    ----------
+    result : dict
+        As `bench.measure.measure_suite` returns it.
+    path : path-like
+        An existing file is replaced; the folder is made if it is not there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a result file.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    ValueError
+        If it is no result file, or one of another format.
+    """
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no result file: {error}") from None
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise ValueError(f"{path} is no result file of format {FORMAT}")
+    return result
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a contender's raw times of one work say.
+
+    Parameters
+    ----------
+    microseconds : float
+        Of a step: the median over rounds.
+    spread : float
+        Their interquartile range, in microseconds.
+    samples_per_second : float
+    gflops : float
+        Of the matrix products alone, see `bench.work.operations`.
+    share : float or None
+        Of the measured ceiling of the contender's dtype, where there is one.
+    """
+
+    microseconds: float
+    spread: float
+    samples_per_second: float
+    gflops: float
+    share: float | None
+
+
+def figures(result: dict[str, Any], measurement: dict[str, Any], name: str) -> Figures:
+    """The figures of a contender.
+
+    Parameters
+    ----------
+    result : dict
+        The whole of a result file, for its ceilings.
+    measurement : dict
+        One of its measurements.
+    name : str
+        One of that measurement's contenders.
+    """
+    work = Work.from_dict(measurement["work"])
+    raw = measurement["contenders"][name]
+    low, median, high = np.percentile(np.array(raw["seconds"]) / measurement["steps"], [25, 50, 75])
+    gflops = operations(work) / median / 1e9
+    ceiling = result["ceilings"].get(raw["dtype"])
+    share = gflops / ceiling["gflops"] if ceiling else None
+    return Figures(median * 1e6, (high - low) * 1e6, work.batch_size / median, gflops, share)
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How many times faster one contender is than another.
+
+    Parameters
+    ----------
+    ratio : float
+        Of the medians.
+    low, high : float
+        The bootstrap's interval of 95 %.
+    """
+
+    ratio: float
+    low: float
+    high: float
+
+
+def speed_up(ours: Sequence[float], theirs: Sequence[float]) -> SpeedUp:
+    """The ratio of their median time to ours, and its interval.
+
+    The interval is the percentile bootstrap's (Efron & Tibshirani 1993, chapter 13), with rounds drawn whole: the times
+    of one round share whatever disturbed the machine then.
+
+    Parameters
+    ----------
+    ours, theirs : sequence of float [rounds]
+        Seconds.
+    """
+    both = np.array([ours, theirs])
+    rounds = np.random.default_rng(0).integers(0, both.shape[1], (RESAMPLES, both.shape[1]))
+    medians = np.median(both[:, rounds], axis=2)
+    low, high = np.percentile(medians[1] / medians[0], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return SpeedUp(float(np.median(theirs) / np.median(ours)), float(low), float(high))
+
+
+def fastest_of_family(measurement: dict[str, Any], family: str) -> str | None:
+    """The name of the family's fastest contender in a measurement, by the median; None if none took part."""
+    contenders = measurement["contenders"]
+    names = [name for name in contenders if contenders[name]["family"] == family]
+    return min(names, key=lambda name: float(np.median(contenders[name]["seconds"])), default=None)

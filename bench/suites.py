@@ -1,0 +1,105 @@
+"""The suites: which works are measured, with which contenders, for how long."""
+
+from dataclasses import dataclass, replace
+
+from bench.work import Work
+
+__all__ = ["SUITES", "Suite", "with_source"]
+
+OURS = "fastmlp-cpu"
+TORCH = ("torch-eager", "torch-fused", "torch-compiled")
+RIVALS = (*TORCH, "torch-by-hand", "jax", "scikit-learn", "fastmlp-numpy")
+LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
+
+#: The batch sizes of the headline.
+BATCHES = (1, 5, 10, 32, 128, 512, 4096, 10_000)
+#: The other networks that must not fall behind, as (sizes, loss); the rest as for the headline.
+NETWORKS = (
+    ((784, 300, 10), "cross_entropy"),
+    ((784, 128, 64, 10), "cross_entropy"),
+    ((784, 512, 256, 10), "cross_entropy"),
+    ((64, 32, 10), "cross_entropy"),
+    ((20, 50, 1), "mean_squared_error"),
+    ((100, 1), "binary_cross_entropy"),
+    ((784, 1000, 1000, 10), "cross_entropy"),
+)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What one run measures.
+
+    Parameters
+    ----------
+    summary : str
+        In one line.
+    jobs : tuple of (Work, tuple of str)
+        Each work with its contenders; the first is the one whose speed-up is reported.
+    rounds : int, default 15
+        How often each contender has its turn.
+    target : float, default 0.1
+        Seconds that the fastest contender's turn should take, so that the clock is no matter …
+    longest : float, default 1.0
+        … unless the slowest one's would then take more than this.
+    """
+
+    summary: str
+    jobs: tuple[tuple[Work, tuple[str, ...]], ...]
+    rounds: int = 15
+    target: float = 0.1
+    longest: float = 1.0
+
+
+def _source(sizes: tuple[int, ...]) -> str:
+    return "mnist" if (sizes[0], sizes[-1]) == (784, 10) else "synthetic"
+
+
+def _networks() -> list[tuple[Work, tuple[str, ...]]]:
+    return [
+        (Work(sizes, batch_size, loss=loss, source=_source(sizes)), (OURS, *TORCH[1:], "torch-by-hand", "jax"))
+        for sizes, loss in NETWORKS
+        for batch_size in (1, 32, 512, 10_000)
+    ]
+
+
+HEADLINE = tuple((Work(batch_size=batch_size), (OURS, *RIVALS)) for batch_size in BATCHES)
+LAB_JOB = ((Work.lab(), LAB),)
+
+#: name -> suite
+SUITES = {
+    "quick": Suite(
+        "within a minute: three batch sizes, nothing compiled by PyTorch",
+        tuple(
+            (Work(batch_size=b), (OURS, "torch-eager", "torch-by-hand", "jax", "fastmlp-numpy")) for b in (5, 128, 4096)
+        ),
+        rounds=5,
+        target=0.03,
+        longest=0.3,
+    ),
+    "headline": Suite("[784, 100, 10] at eight batch sizes, every contender", HEADLINE),
+    "lab": Suite("the lab's full-batch job against its NumPy program", LAB_JOB, rounds=5, target=1.5, longest=5.0),
+    "issue2": Suite("batches of 5, as in the lab, and the lab's full-batch job", (HEADLINE[1], *LAB_JOB)),
+    "batches": Suite(
+        "[784, 100, 10] at fourteen batch sizes, without what PyTorch compiles: for the curve",
+        tuple(
+            (Work(batch_size=b), (OURS, "torch-eager", "torch-fused", "torch-by-hand", "jax", "fastmlp-numpy"))
+            for b in (1, 2, 5, 10, 20, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000)
+        ),
+        rounds=9,
+    ),
+    "networks": Suite("other networks, from [100, 1] to [784, 1000, 1000, 10]", tuple(_networks()), rounds=9),
+    "float64": Suite(
+        "the headline's network in float64",
+        tuple((replace(work, dtype="float64"), contenders) for work, contenders in HEADLINE),
+        rounds=9,
+    ),
+    "pixels": Suite(
+        "training from uint8 pixels against training from float32",
+        tuple((Work(batch_size=b), ("fastmlp-cpu-uint8", OURS)) for b in BATCHES),
+    ),
+}
+
+
+def with_source(suite: Suite, source: str) -> Suite:
+    """The suite with its samples from elsewhere, such as "synthetic" where MNIST is missing."""
+    return replace(suite, jobs=tuple((replace(work, source=source), names) for work, names in suite.jobs))

@@ -1,0 +1,529 @@
+"""The harness of bench/, end to end on a tiny work."""
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # bench/ is no part of the package: it runs from the checkout
+
+from bench import __main__ as command  # noqa: E402
+from bench import measure, plots, results, tables  # noqa: E402
+from bench.ceiling import measure_ceiling  # noqa: E402
+from bench.contenders import CONTENDERS, contender, thread_counts  # noqa: E402
+from bench.processes import Crew, Worker, WorkerDied  # noqa: E402
+from bench.suites import SUITES, Suite  # noqa: E402
+from bench.work import Work, operations  # noqa: E402
+from fastmlp.kernels import Rule  # noqa: E402
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+TORCH = ["torch-eager", "torch-by-hand"] if HAS_TORCH else []
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
+
+TINY = Work((12, 7, 4), 6, source="synthetic", samples=100, rule=Rule("momentum", 0.05, momentum=0.9))
+TINY_LAB = Work.lab(sizes=(784, 6, 3), source="synthetic", samples=40, batch_size=40)
+
+WRONG = """
+from dataclasses import replace
+
+from bench.contenders import FastmlpNumpy
+
+
+class WrongRate(FastmlpNumpy):
+    def __init__(self, work, settings):
+        super().__init__(work, settings)
+        rule = replace(work.rule, learning_rate=1.01 * work.rule.learning_rate)
+        self.work = replace(work, rule=rule)
+
+
+class Broken(FastmlpNumpy):
+    def run(self, steps):
+        raise RuntimeError("out of order")
+"""
+
+
+CEILING = {"gflops": 159.8, "library": "numpy", "threads": 2, "size": 2048, "all": {"numpy": 159.8}}
+
+
+def hasten(patch):
+    """One thread, few and short trials, no ceiling: what is tested is not speed."""
+    patch.setattr(measure, "TRIAL_STEPS", (2, 4))
+    patch.setattr(measure, "TRIALS", 1)
+    patch.setattr(measure.machine, "cores", lambda: 1)
+    patch.setattr(measure, "measure_ceiling", lambda dtype, threads: {**CEILING, "threads": threads})
+
+
+@pytest.fixture
+def own_process():
+    """For contenders in this very process: numbers of threads, and how PyTorch treats subnormals, as they were."""
+    torch = importlib.import_module("torch") if HAS_TORCH else None
+    threads = torch.get_num_threads() if torch else 0
+    with threadpool_limits(None):
+        yield
+    if torch:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def crew(monkeypatch):
+    """Processes for contenders."""
+    hasten(monkeypatch)
+    with Crew() as processes:
+        yield processes
+
+
+@pytest.fixture
+def wrong_module(tmp_path, monkeypatch):
+    """A module of contenders that no contender's check must let pass."""
+    (tmp_path / "wrong_contenders.py").write_text(WRONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "wrong_contenders"
+
+
+# ---- the work ----
+
+
+def test_work_survives_json():
+    for work in (TINY, TINY_LAB):
+        assert Work.from_dict(json.loads(json.dumps(work.to_dict()))) == work
+
+
+def test_work_is_the_same_each_time():
+    again = replace(TINY, batch_size=TINY.batch_size)
+    np.testing.assert_array_equal(again.parameters(), TINY.parameters())
+    np.testing.assert_array_equal(again.order(), TINY.order())
+    other = replace(TINY, seed=1)
+    assert not np.array_equal(other.parameters(), TINY.parameters())
+    assert not np.array_equal(other.order(), TINY.order())
+
+
+def test_order_holds_whole_batches_and_no_sample_twice():
+    order = TINY.order()
+    assert len(order) == 96
+    assert len(set(order.tolist())) == 96
+
+
+def test_shuffled_samples_are_the_samples_in_order():
+    X, Y = TINY.load()
+    shuffled_X, shuffled_Y = TINY.load(shuffled=True)
+    np.testing.assert_array_equal(shuffled_X, X[TINY.order()])
+    np.testing.assert_array_equal(shuffled_Y, Y[TINY.order()])
+
+
+def test_float64_starts_from_the_same_rounded_weights():
+    np.testing.assert_array_equal(TINY.parameters("float64"), _unpadded(TINY))
+
+
+def _unpadded(work):
+    """The float32 weights in the float64 network's layout."""
+    network = work.network("float64")
+    flat = network.zeros()
+    for row, matrix in zip(network.rows(flat), work.matrices(), strict=True):
+        row[:] = matrix
+    return flat
+
+
+def test_lab_weights_are_the_labs():
+    epsilon = 4 * np.sqrt(6) / np.sqrt(784 + 6)
+    expected = epsilon * (2 * np.random.RandomState(123).rand(6, 785) - 1)
+    np.testing.assert_array_equal(TINY_LAB.matrices()[0], expected)
+
+
+def test_made_up_images_are_mostly_background():
+    pixels = Work(source="synthetic", samples=500).pixels()
+    assert pixels.dtype == np.uint8
+    assert 0.7 < np.mean(pixels == 0) < 0.9
+
+
+def test_operations_of_a_hand_count():
+    # forward 6·12·7 + 6·7·4, gradients the same, deltas 6·7·4; each multiply-add is two operations
+    assert operations(TINY) == 2 * (2 * (504 + 168) + 168)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 101}, "batch_size=101"),
+        ({"job": "rest"}, "job='rest'"),
+        ({"source": "mnist"}, "784 inputs"),
+        ({"job": "lab"}, "job='lab'"),
+        ({"dtype": "float16"}, "dtype='float16'"),
+    ],
+)
+def test_bad_work_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **changes)
+
+
+# ---- the contenders ----
+
+
+def test_thread_counts():
+    assert thread_counts(1) == [1]
+    assert thread_counts(3) == [1, 2, 3]
+    assert thread_counts(12) == [1, 2, 3, 4, 8, 12]
+
+
+def test_unknown_contender_gets_the_nearest_name():
+    with pytest.raises(ValueError, match="did you mean 'torch-eager'"):
+        contender("torch-eagr")
+
+
+def test_every_contender_of_every_suite_is_known():
+    for suite in SUITES.values():
+        for _, names in suite.jobs:
+            assert set(names) <= set(CONTENDERS)
+
+
+@pytest.mark.parametrize("name", ["fastmlp-cpu", "fastmlp-numpy", "scikit-learn"])
+def test_batches_go_round(name, own_process):
+    """More steps than a pass has: contender and oracle come back to the first batch."""
+    steps = TINY.batches + 5
+    kind = contender(name)(TINY, {"threads": 1})
+    kind.prepare(7)
+    told = [list(kind.run(7))]
+    kind.prepare(steps - 7)
+    told.append(list(kind.run(steps - 7)))
+    assert measure.largest_difference(told, [7, steps - 7], measure.oracle_losses(TINY, steps)) < 1e-6
+
+
+@needs_torch
+@pytest.mark.parametrize("bias", ["apart", "in_weights"])
+@pytest.mark.parametrize("weights", ["in_out", "out_in"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sizes": (12, 4)},
+        {"sizes": (12, 9, 5, 4), "activation": "tanh", "dtype": "float64"},
+        {"loss": "binary_cross_entropy", "activation": "sigmoid"},
+        {"loss": "mean_squared_error", "rule": Rule("plain", 0.05)},
+    ],
+    ids=str,
+)
+def test_by_hand_is_right_in_every_form(changes, weights, bias, own_process):
+    work = replace(TINY, **changes)
+    kind = contender("torch-by-hand")(work, {"threads": 1, "weights": weights, "bias": bias})
+    kind.prepare(20)
+    told = [[float(loss) for loss in kind.run(20)]]
+    expected = measure.oracle_losses(work, 20)
+    assert measure.largest_difference(told, [20], expected) < measure.TOLERANCE[work.dtype]
+
+
+# ---- equal losses ----
+
+
+def test_difference_of_losses():
+    expected = np.array([4.0, 2.0, 0.5, 0.3])
+    assert measure.largest_difference([[4.0, 2.0], [0.5, 0.3]], [2, 2], expected) == 0
+    assert measure.largest_difference([[4.4, 2.0], [0.5, 0.3]], [2, 2], expected) == pytest.approx(0.1)
+    assert measure.largest_difference([[3.0], [0.4]], [2, 2], expected) == 0  # means alone
+    assert measure.largest_difference([[3.0], [0.6]], [2, 2], expected) == pytest.approx(0.2)  # of 1, not of 0.4
+    assert measure.largest_difference([[4.0, math.nan], [0.5, 0.3]], [2, 2], expected) == math.inf
+
+
+def test_wrong_rate_and_broken_contender_are_refused(crew, wrong_module):
+    """A learning rate wrong by one per cent is found before any clock starts."""
+    names = ["fastmlp-numpy", f"{wrong_module}:WrongRate", f"{wrong_module}:Broken"]
+    result = measure.measure_work(TINY, names, crew, rounds=1, steps=2)
+    assert set(result["contenders"]) == {"fastmlp-numpy"}
+    assert set(result["refused"]) == set(names[1:])
+    assert "differ from the oracle's" in result["refused"][names[1]]
+    assert "out of order" in result["refused"][names[2]]
+
+
+def test_missing_contender_has_its_reason(crew):
+    result = measure.measure_work(TINY, ["numpy-lab"], crew, rounds=1)
+    assert result["missing"] == {"numpy-lab": "does the lab's job alone, with sigmoids"}
+    assert result["contenders"] == {}
+
+
+# ---- processes ----
+
+
+def test_worker_that_dies_tells_why():
+    worker = Worker()
+    try:
+        with pytest.raises(WorkerDied, match="KeyError"):
+            worker.ask("dance")
+    finally:
+        worker.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc to see a process' state")
+def test_idle_worker_is_stopped():
+    worker = Worker()
+    try:
+        worker.ask("start", contender="fastmlp-numpy", work=TINY.to_dict(), settings={"threads": 1})
+        state = ""
+        for _ in range(1000):  # the signal takes a moment
+            state = Path(f"/proc/{worker._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "T":
+                break
+        assert state == "T"
+        assert worker.ask("losses", chunks=[2])["losses"][0] == pytest.approx(measure.oracle_losses(TINY, 2), rel=1e-5)
+    finally:
+        worker.close()
+
+
+# ---- end to end ----
+
+
+@pytest.fixture(scope="module")
+def result():
+    """A suite of a tiny training work at two batch sizes and a tiny lab job, measured."""
+    names = ("fastmlp-cpu", "fastmlp-numpy", *TORCH)
+    suite = Suite(
+        "tiny",
+        ((TINY, names), (replace(TINY, batch_size=20), names), (TINY_LAB, ("fastmlp-lab", "numpy-lab"))),
+        rounds=3,
+        target=0.002,
+        longest=0.01,
+    )
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        hasten(patch)
+        measured = measure.measure_suite("tiny", suite, told.append)
+    assert len(told) == measure.ticks(suite)
+    return measured
+
+
+def test_everybody_takes_part(result):
+    for measurement in result["measurements"]:
+        assert measurement["refused"] == {}
+        assert measurement["missing"] == {}
+        for raw in measurement["contenders"].values():
+            assert len(raw["seconds"]) == 3
+            assert min(raw["seconds"]) > 0
+            assert raw["loss_difference"] < 1e-5
+
+
+def test_result_says_where_and_how(result):
+    machine = result["machine"]
+    for key in ("cpu", "cores", "vector_bits", "commit", "date"):
+        assert machine[key]
+    assert machine["versions"]["numpy"] == np.__version__
+    assert set(result["ceilings"]) == {"float32", "float64"}
+    first = result["measurements"][0]
+    assert first["contenders"]["fastmlp-numpy"]["settings"]["threads"] >= 1
+    assert first["steps"] >= 2
+
+
+def test_figures_are_those_of_the_raw_times(result):
+    measurement = {**result["measurements"][0], "steps": 10}
+    raw = dict(measurement["contenders"]["fastmlp-cpu"], seconds=[1e-3, 2e-3, 4e-3])
+    measurement["contenders"] = {"fastmlp-cpu": raw}
+    found = results.figures(result, measurement, "fastmlp-cpu")
+    assert found.microseconds == pytest.approx(200)
+    assert found.spread == pytest.approx(150)
+    assert found.samples_per_second == pytest.approx(TINY.batch_size / 200e-6)
+    assert found.gflops == pytest.approx(operations(TINY) / 200e-6 / 1e9)
+
+
+def test_speed_up_and_its_interval():
+    times = results.speed_up([1.0, 1.1, 0.9], [2.0, 2.2, 1.8])
+    assert times.ratio == pytest.approx(2)
+    assert times.low == pytest.approx(2)  # rounds are drawn whole: what disturbed both cancels
+    assert times.high == pytest.approx(2)
+    apart = results.speed_up([1.0, 1.0, 1.0], [1.0, 2.0, 4.0])
+    assert apart.low == pytest.approx(1)
+    assert apart.ratio == pytest.approx(2)
+    assert apart.high == pytest.approx(4)
+
+
+def test_ceiling_is_a_rate():
+    found = measure_ceiling("float64", 1, size=64)
+    assert found["gflops"] == max(found["all"].values()) > 0
+    assert found["library"] in found["all"]
+    assert "numpy" in found["all"]
+
+
+def test_result_file_comes_back(result, tmp_path):
+    path = tmp_path / "new" / "r.json"
+    results.save(result, path)
+    assert results.load(path) == json.loads(json.dumps(result))
+    assert os.listdir(path.parent) == ["r.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}'])
+def test_other_files_are_no_results(text, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="no result file"):
+        results.load(path)
+
+
+def test_terminal_tables(result, capsys):
+    command.report(command.Console(width=110), result)
+    shown = capsys.readouterr().out
+    for word in ("fastmlp-cpu", "fastmlp-numpy", "numpy-lab", "GFLOP/s", *TORCH):
+        assert word in shown
+
+
+# ---- the command ----
+
+
+def test_command_refuses_what_it_does_not_know(capsys):
+    assert command.main(["--contenders", "nobody"]) == command.MISTAKE
+    assert "'nobody'" in capsys.readouterr().err
+    assert command.main(["--batch-sizes", "7"]) == command.MISTAKE
+    assert command.main(["--rounds", "0"]) == command.MISTAKE
+
+
+def test_command_end_to_end(tmp_path, monkeypatch, capsys):
+    """Without MNIST it measures with made-up images, and says so."""
+    hasten(monkeypatch)
+    monkeypatch.setattr(command, "mnist_is_here", lambda: False)
+    tiny = Suite("tiny", ((Work((784, 5, 10), 50, samples=100), ("fastmlp-cpu", "torch-eager")),), target=0.001)
+    monkeypatch.setitem(SUITES, "quick", tiny)
+    out = tmp_path / "r.json"
+    arguments = ["--contenders", "fastmlp-cpu,fastmlp-numpy", "--rounds", "1", "--out", str(out)]
+    assert command.main(arguments) == command.OK
+    shown = capsys.readouterr()
+    assert "made-up images" in shown.err
+    assert "times fastmlp-cpu" in shown.out
+    measured = results.load(out)["measurements"][0]
+    assert list(measured["contenders"]) == ["fastmlp-cpu", "fastmlp-numpy"]
+    assert measured["work"]["source"] == "synthetic"
+    assert measured["rounds"] == 1
+
+
+def test_command_fails_where_a_contender_is_refused(monkeypatch, wrong_module, capsys):
+    hasten(monkeypatch)
+    monkeypatch.setitem(SUITES, "quick", Suite("tiny", ((TINY, (f"{wrong_module}:WrongRate",)),), rounds=1))
+    assert command.main([]) == command.REFUSED
+    assert "IS REFUSED" in capsys.readouterr().out
+
+
+def test_command_runs_from_the_checkout():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert all(name in done.stdout for name in SUITES)
+
+
+# ---- the README's table ----
+
+
+def fake(ours, theirs, family="PyTorch"):
+    """A result with one work and made-up times."""
+
+    def raw(label, family, seconds):
+        return {"label": label, "family": family, "dtype": "float32", "settings": {"threads": 1}, "seconds": seconds}
+
+    return {
+        "format": 1,
+        "suite": "fake",
+        "machine": {
+            "cpu": "an abacus",
+            "cores": 2,
+            "vector_bits": 128,
+            "versions": {"python": "3"},
+            "date": "2024-06-07",
+            "commit": "abc",
+        },
+        "ceilings": {"float32": CEILING},
+        "measurements": [
+            {
+                "work": Work().to_dict(),
+                "rounds": 3,
+                "steps": 100,
+                "contenders": {
+                    "fastmlp-cpu": raw("fastmlp", "fastmlp", ours),
+                    "torch-eager": raw("PyTorch eager", family, theirs),
+                },
+                "missing": {"jax": "JAX is not installed"},
+                "refused": {},
+            }
+        ],
+    }
+
+
+def test_table_holds_the_figures():
+    table = tables.markdown([fake([2e-3] * 3, [5e-3] * 3)])
+    assert "| 5 | 20 | 250,000 | 50% | 2.5 × |" in table
+    assert "an abacus, 2 cores" in table
+    assert "jax: JAX is not installed" in table
+
+
+def test_table_says_where_a_rival_wins():
+    assert "**0.5 ×** (rival faster)" in tables.markdown([fake([4e-3] * 3, [2e-3] * 3)])
+
+
+def test_table_of_a_measured_result(result):
+    table = tables.markdown([result])
+    assert "| 6 |" in table
+    assert "| 20 |" in table
+    assert "lab's full-batch job" in table
+    assert all(line.count("|") == table.splitlines()[2].count("|") for line in table.splitlines()[2:6])
+
+
+def test_readme_is_rewritten_and_checked(tmp_path, capsys):
+    readme, old, new = tmp_path / "README.md", tmp_path / "old.json", tmp_path / "new.json"
+    results.save(fake([2e-3] * 3, [5e-3] * 3), old)
+    results.save(fake([1e-3] * 3, [5e-3] * 3), new)
+    readme.write_text(f"before\n{tables.BEGIN}\nstale\n{tables.END}\nafter\n")
+    assert tables.main([str(readme), str(old), "--check"]) == 1
+    assert tables.main([str(readme), str(old)]) == 0
+    assert tables.main([str(readme), str(old), "--check"]) == 0
+    assert tables.main([str(readme), str(new), "--check"]) == 1
+    text = readme.read_text()
+    assert text.startswith(f"before\n{tables.BEGIN}\n")
+    assert text.endswith(f"{tables.END}\nafter\n")
+    assert "stale" not in text
+    assert "2.5 ×" in text
+    assert sorted(os.listdir(tmp_path)) == ["README.md", "new.json", "old.json"]
+
+
+@pytest.mark.parametrize("text", ["nothing", tables.BEGIN, tables.END + tables.BEGIN, 2 * (tables.BEGIN + tables.END)])
+def test_readme_without_its_marks_is_left_alone(text, tmp_path, capsys):
+    readme, path = tmp_path / "README.md", tmp_path / "r.json"
+    results.save(fake([2e-3] * 3, [5e-3] * 3), path)
+    readme.write_text(text)
+    assert tables.main([str(readme), str(path)]) == 2
+    assert readme.read_text() == text
+    assert tables.BEGIN in capsys.readouterr().err
+
+
+# ---- pictures ----
+
+
+def test_throughput_picture(result):
+    figure = plots.throughput_figure(result)
+    (axes,) = figure.axes
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    _, labels = axes.get_legend_handles_labels()
+    assert labels[:2] == ["fastmlp", "NumPy oracle"]
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [6, 20])
+    assert axes.get_xlabel() == "batch size"
+    assert axes.get_ylabel() == "samples a second"
+
+
+def test_speed_up_picture(result):
+    figure = plots.speed_up_figure(result)
+    (axes,) = figure.axes
+    rivals = 1 + len(TORCH)
+    assert len(axes.patches) == 2 * rivals
+    ours, theirs = (result["measurements"][0]["contenders"][n]["seconds"] for n in ("fastmlp-cpu", "fastmlp-numpy"))
+    top = axes.patches[0].get_path().get_extents(axes.patches[0].get_patch_transform()).ymax
+    assert top == pytest.approx(np.median(theirs) / np.median(ours))
+
+
+def test_pictures_are_written(result, tmp_path, capsys):
+    path = tmp_path / "r.json"
+    results.save(result, path)
+    assert plots.main([str(path), "--out", str(tmp_path / "pictures")]) == 0
+    assert sorted(os.listdir(tmp_path / "pictures")) == ["r-speed-up.png", "r-throughput.png"]
+    assert plots.main([str(tmp_path / "nothing.json")]) == 2
