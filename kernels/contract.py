@@ -93,6 +93,19 @@ def check_flat(name: str, array: np.ndarray, size: int, dtype: str) -> None:
         raise ValueError(f"{name} is {array.dtype} {list(array.shape)}; expected contiguous {dtype} [{size}]")
 
 
+def check_writable(**arrays: np.ndarray) -> None:
+    """Refuse arrays that are to be changed in place but can't be written.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    for name, array in arrays.items():
+        if not array.flags.writeable:
+            raise ValueError(f"{name} can't be written; expected an array that can, for it is changed in place")
+
+
 def check_inputs(network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray | None = None) -> None:
     """Refuse arrays that break the contract.
 

@@ -6,7 +6,7 @@ Shapes as in `fastmlp.kernels.contract`. ``threads`` is taken and left alone: Nu
 import numpy as np
 
 from fastmlp.kernels.activations import ACTIVATIONS, SOFTMAX
-from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state
+from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
 from fastmlp.kernels.losses import CROSS_ENTROPY, LOSSES
 from fastmlp.kernels.network import Network
 from fastmlp.kernels.updates import UPDATES, Rule, State
@@ -124,6 +124,7 @@ def update_weights(
     """One step of the rule, in place."""
     check_flat("gradients", gradients, len(parameters), str(parameters.dtype))
     check_state(rule, state, parameters)
+    check_writable(parameters=parameters)
     state.step += 1
     formula, _ = UPDATES[rule.kind]
     slots = state.slots.reshape(rule.slots, len(parameters))
@@ -149,6 +150,7 @@ def train_epoch(
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
     check_inputs(network, parameters, X, Y)
     check_state(rule, state, parameters)
+    check_writable(parameters=parameters)
     check_order(order, len(X), batch_size)
     losses = np.zeros(-(-len(order) // batch_size))
     if errors is not None:

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state
+from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
 from fastmlp.kernels.cpu import cache, drivers, plan, team
 from fastmlp.kernels.cpu.config import BRIEF_WORK, WORK_PER_STEP, WORK_PER_THREAD
 from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
@@ -25,6 +25,11 @@ def _targets(network: Network, Y: np.ndarray | None) -> tuple[np.ndarray, np.nda
     if Y is None:
         return _NO_LABELS, _NOTHING[network.dtype]
     return (Y, _NOTHING[network.dtype]) if Y.ndim == 1 else (_NO_LABELS, Y.reshape(-1))
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy of one that can't be written: Numba would compile everything anew for it."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _run(
@@ -54,11 +59,11 @@ def _run(
         p.table,
         p.settings,
         nothing if rule is None else plan.hyperparameters(rule, network.dtype, p.members),
-        parameters,
+        _writable(parameters),
         nothing if slots is None else slots,
-        order,
-        labels,
-        dense,
+        _writable(order),
+        _writable(labels),
+        _writable(dense),
         nothing if out is None else out,
         losses,
         errors,
@@ -90,7 +95,7 @@ def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y,
     members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
     p = _plan_by_samples(network, X, n, members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
-    size = plan.results(network, p.table, n) if job == drivers.FEEDFORWARD else n * network.sizes[-1]
+    size = plan.results(p.table, n, every_layer=job == drivers.FEEDFORWARD)
     out = np.empty(0 if job == drivers.EVALUATE else size, network.dtype)
     found = _run(job, network, p, parameters, Y=Y, out=out)
     return found, out, p.table
@@ -146,6 +151,7 @@ def update_weights(
     """One step of the rule, in place."""
     check_flat("gradients", gradients, len(parameters), str(parameters.dtype))
     check_state(rule, state, parameters)
+    check_writable(parameters=parameters)
     network = Network.build([1, 1], loss="mean_squared_error", dtype=str(parameters.dtype))
     p = plan.by_samples(network, 1, 1)
     p.plan[[drivers.SIZE, drivers.STEP]] = len(parameters), state.step[0]
@@ -169,6 +175,7 @@ def train_epoch(
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
     check_inputs(network, parameters, X, Y)
     check_state(rule, state, parameters)
+    check_writable(parameters=parameters)
     check_order(order, len(X), batch_size)
     batch_size = min(batch_size, len(order))
     members = plan.members_for(network, batch_size, _threads(threads), WORK_PER_STEP)

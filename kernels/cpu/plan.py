@@ -202,10 +202,10 @@ def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space
     return Plan(plan, table, scratch, members, lists, settings)
 
 
-def results(network: Network, table: np.ndarray, samples: int) -> int:
-    """Say in the table where each layer's activations go in one flat array; returns its length."""
+def results(table: np.ndarray, samples: int, every_layer: bool) -> int:
+    """Say in the table where all activations, or the outputs alone, go in one flat array; returns its length."""
     offset = 0
-    for row in table:
+    for row in table if every_layer else table[-1:]:
         row[d.RESULT] = offset
         offset += samples * int(row[N_OUT])
     return offset
