@@ -4,14 +4,15 @@ A member is an ordinary Python thread that runs one compiled function without th
 step to its last. Numba's parallel regions are not used: entering one costs 2 µs with OpenMP but 120 µs with the
 workqueue layer, which is all that many machines have; two threads that enter workqueue at once end the process; a
 process forked after an OpenMP region hangs or dies in its next; and no layer promises that two members run on two
-threads, without which a spinning barrier never ends. A thread of our own costs about 50 µs an epoch, everywhere, and
-has none of these.
+threads, without which a spinning barrier never ends. Waking threads of our own costs about 0.1 ms an epoch, everywhere,
+and has none of these.
 """
 
 import os
 import platform
-import threading
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import cache
 
 from llvmlite import ir
 from numba import config, njit
@@ -26,9 +27,10 @@ ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 #: Words of a team's shared array, a cache line apart: members that have arrived, barriers passed, and whether to stop.
 ARRIVED, PASSED, STOP, WORDS = 0, 8, 16, 24
-#: Looks at the barrier before a waiting thread offers its core to others: a few µs. A member that is late by more has
-#: lost its core, perhaps to the one that waits for it; spinning on would then cost both a scheduler's time slice.
-PATIENCE = 100
+#: Looks at the barrier before a waiting thread offers its core to others: 0.1 to 0.2 ms, some hundred times a step's
+#: usual wait. A member that is late by more has lost its core. Offering sooner is worse where other processes want the
+#: cores: they get a whole time slice (3 ms) for every wait, and a step takes a hundred times as long.
+PATIENCE = 5000
 
 
 # ------------------------------------------------------------------------------------------------------ shared memory
@@ -178,26 +180,25 @@ def run(members: int, work: Callable[[int], None], stop: Callable[[], None], bri
     if members == 1 and brief:
         work(0)
         return
-    failures: list[BaseException] = []
-
-    def member(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as failure:
-            failures.append(failure)
-            stop()
-
-    threads = [threading.Thread(target=member, args=(number,), daemon=True) for number in range(members)]
+    futures = [_pool().submit(work, number) for number in range(members)]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        wait(futures, return_when=FIRST_EXCEPTION)
     except BaseException:
         stop()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        wait(futures)
         raise
-    if failures:
-        raise failures[0]
+    if any(future.done() and future.exception() for future in futures):
+        stop()  # the others wait at a barrier for the one that failed
+    wait(futures)
+    for future in futures:
+        future.result()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that members run in: idle ones are used again, new ones are started as long as none is idle."""
+    return ThreadPoolExecutor(max_workers=10_000, thread_name_prefix="fastmlp")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of its parent's threads
