@@ -35,10 +35,10 @@ __all__ = [
 #: By how much a loss may differ from the oracle's, which computes in float64: of its size, or of 1 where it is smaller.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 
-TRIAL_SAMPLES = 20_000  #: what a trial of settings trains on, …
-TRIAL_STEPS = (2, 300)  #: … in steps of at least and at most so many
+TRIAL_SAMPLES = 10_000  #: what a trial of settings trains on, …
+TRIAL_STEPS = (2, 100)  #: … in steps of at least and at most so many
 TRIALS = 3  #: of each setting, of which the fastest counts
-LONG_TRIAL = 1.0  #: seconds after which one trial is enough
+HOPELESS = 5.0  #: times the best's time, beyond which a setting is not tried further
 
 Progress = Callable[[str], None]
 
@@ -197,21 +197,27 @@ def choose_settings(entrant: Entrant, work: Work, crew: Crew) -> None:
         If it can't run here.
     """
     steps = trial_steps(work)
+    best = float("inf")
     for settings in entrant.kind.settings_for(work, machine.cores()):
         start(entrant, work, crew, settings)
-        seconds = try_steps(entrant.worker(crew, settings), steps)
-        entrant.trials.append({"settings": settings, "microseconds_a_step": seconds / steps * 1e6})
+        seconds = try_steps(entrant.worker(crew, settings), steps, best)
+        entrant.trials.append({"settings": settings, "microseconds_a_step": round(seconds * 1e6, 3)})
+        best = min(best, seconds)
+    entrant.seconds_a_step = best
     fastest = min(entrant.trials, key=lambda trial: trial["microseconds_a_step"])
-    entrant.seconds_a_step = fastest["microseconds_a_step"] / 1e6
     start(entrant, work, crew, fastest["settings"])
 
 
-def try_steps(worker: Worker, steps: int) -> float:
-    """Seconds of so many steps: the best of some trials, or of one if that takes long."""
-    seconds = [worker.ask("time", steps=steps, warm=steps)["seconds"]]
-    while len(seconds) < TRIALS and seconds[0] < LONG_TRIAL:
-        seconds.append(worker.ask("time", steps=steps, warm=0)["seconds"])
-    return min(seconds)
+def try_steps(worker: Worker, steps: int, best: float) -> float:
+    """Seconds a step in a trial: the least of some, or of two short ones where these are hopeless beside the best.
+
+    On a busy machine two threads can be a thousand times slower than one; a whole trial of them would take minutes.
+    """
+    few = max(2, steps // 10)
+    short = min(worker.ask("time", steps=few, warm=few)["seconds"] for _ in range(2)) / few
+    if short > HOPELESS * best:
+        return short
+    return min(worker.ask("time", steps=steps, warm=few)["seconds"] for _ in range(TRIALS)) / steps
 
 
 def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray) -> Absent | None:

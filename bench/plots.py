@@ -90,7 +90,7 @@ def throughput_figure(result: dict[str, Any]) -> "Figure":
     """
     measurements = training_of(result)
     figure, (axes,) = new_figure(1)
-    figure.set_size_inches(8.0, 5.0)
+    resize(figure, 8.0, 5.0)
     styles = iter(STYLES * 2)
     for name in names_of(measurements):
         there = [m for m in measurements if name in m["contenders"]]
@@ -135,18 +135,22 @@ def speed_up_figure(result: dict[str, Any]) -> "Figure":
     ValueError
         If the result has no training work, or none with us and a rival.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     measurements = training_of(result)
     rivals = [name for name in names_of(measurements) if name not in {ours_of(m) for m in measurements}]
     if not rivals or all(ours_of(m) is None for m in measurements):
         raise ValueError("the result has no rival beside us to draw")
     figure, (axes,) = new_figure(1)
-    figure.set_size_inches(10.0, 5.0)
+    resize(figure, 10.0, 5.0)
     width = 0.8 / len(rivals)
     for number, name in enumerate(rivals):
         draw_bars(axes, measurements, name, (number - (len(rivals) - 1) / 2) * width, width, BARS[number % len(BARS)])
     axes.axhline(1, color="black", linewidth=1)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g} ×")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xticks(range(len(measurements)), [f"{m['work']['batch_size']:,}" for m in measurements])
     axes.set_xlabel("batch size")
     axes.set_ylabel("times faster (below 1: the rival wins)")
@@ -169,8 +173,9 @@ def draw_bars(
         times = speed_up(contenders[ours]["seconds"], contenders[name]["seconds"])
         axes.bar(
             place + shift,
-            times.ratio,
+            times.ratio - 1,
             width,
+            bottom=1,
             yerr=[[max(times.ratio - times.low, 0)], [max(times.high - times.ratio, 0)]],
             error_kw={"elinewidth": 0.8},
             color=look[0],
@@ -180,6 +185,13 @@ def draw_bars(
             label=label,
         )
         label = None
+
+
+def resize(figure: "Figure", width: float, height: float) -> None:
+    """Give a figure of one panel another size, in inches, with margins to suit it."""
+    figure.set_size_inches(width, height)
+    left, bottom = 0.85 / width, 0.75 / height
+    figure.axes[0].set_position((left, bottom, 1 - 0.2 / width - left, 1 - 0.4 / height - bottom))
 
 
 def batches_along(axes: "Axes", batch_sizes: Sequence[int]) -> None:

@@ -95,27 +95,25 @@ class Worker:
 
 
 class Crew:
-    """The processes of one run, a context that ends them all: one for each contender, reused from work to work."""
+    """The processes of one run, a context that ends them all. They are reused from work to work."""
 
     def __init__(self) -> None:
-        self._workers: dict[str, tuple[int | None, Worker]] = {}
+        self._workers: dict[tuple[str, int | None], Worker] = {}
 
     def __enter__(self) -> "Crew":
         return self
 
     def __exit__(self, *error: object) -> None:
-        for name in list(self._workers):
+        for name, _ in list(self._workers):
             self.dismiss(name)
 
     def worker(self, name: str, cores: int | None = None) -> Worker:
-        """The contender's process; a new one if its number of cores is to change."""
-        if name in self._workers and self._workers[name][0] != cores:
-            self.dismiss(name)
-        if name not in self._workers:
-            self._workers[name] = (cores, Worker(cores))
-        return self._workers[name][1]
+        """The contender's process; one for each number of cores that is asked for."""
+        if (name, cores) not in self._workers:
+            self._workers[name, cores] = Worker(cores)
+        return self._workers[name, cores]
 
     def dismiss(self, name: str) -> None:
-        """End the contender's process, if there is one."""
-        if name in self._workers:
-            self._workers.pop(name)[1].close()
+        """End the contender's processes, if there are any."""
+        for key in [key for key in self._workers if key[0] == name]:
+            self._workers.pop(key).close()

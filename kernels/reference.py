@@ -122,6 +122,7 @@ def update_weights(
     rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
 ) -> None:
     """One step of the rule, in place."""
+    check_flat("parameters", parameters, parameters.size, str(parameters.dtype))
     check_flat("gradients", gradients, len(parameters), str(parameters.dtype))
     check_state(rule, state, parameters)
     check_writable(parameters=parameters)

@@ -331,8 +331,8 @@ def forced(
     """Have the CPU backend split batches by "units" or by "samples", whatever their size.
 
     ``always_threads`` gives the smallest network as many threads as are asked for, and even a lone one a thread of its
-    own; ``chunk`` is the number of samples taken at a time; ``sparse`` whether those of batches split by samples, and of
-    inference, are taken as lists of what is not zero.
+    own; ``chunk`` is the number of samples taken at a time; ``sparse`` whether inference and batches split by samples
+    take them as lists of what is not zero.
     """
     from fastmlp.kernels import cpu
     from fastmlp.kernels.cpu import plan

@@ -3,6 +3,7 @@ that it equals backpropagation and update_weights taken in turn over the batches
 """
 
 import platform
+import threading
 from itertools import product
 
 import numpy as np
@@ -390,6 +391,40 @@ def test_both_ways_of_splitting(way, threads):
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_single_output(way):
+    """With labels of 0 and 1, and with dense targets."""
+    cpu = kernels.backend("cpu")
+    with forced(way, always_threads=True, chunk=4):
+        pairs = [pair for pair in OUTPUT_LOSSES if pair[1] != "cross_entropy"]
+        choices = product(pairs, ((9, 5, 1), (3, 1), (17, 1, 1)), DTYPES, (True, False))
+        for i, ((output, loss), sizes, dtype, labels) in enumerate(choices):
+            network = Network.build(sizes, "tanh", output, loss, dtype=dtype, bias=bool(i % 3))
+            problem, what = random_problem(network, 11, i, labels=labels), f"{network} {way}"
+            check_one_pass(cpu, problem, what, 1 + i % 3)
+            check_epochs(cpu, problem, RULES[i % 4], 4, what, epochs=1, threads=1 + i % 3, composition=False)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_callers_at_once_do_not_disturb_each_other(way):
+    """Each thread has plans and scratch of its own, for the same network too."""
+    cpu, network = kernels.backend("cpu"), Network.build((20, 11, 4))
+    problem, orders, results = random_problem(network, 40, labels=True), [np.arange(40)] * 20, []
+    with forced(way, always_threads=True):
+        expected = run_course(cpu, problem, RULES[1], orders, 9, 2)
+        callers = [
+            threading.Thread(target=lambda: results.append(run_course(cpu, problem, RULES[1], orders, 9, 2)))
+            for _ in range(3)
+        ]
+        for thread in callers:
+            thread.start()
+        for thread in callers:
+            thread.join(60)
+    assert len(results) == 3
+    for result in results:
+        check_course(result, expected, Course(0, 0, 0, 0), way)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_more_threads_than_units_or_samples(way):
     cpu = kernels.backend("cpu")
     with forced(way, always_threads=True):
@@ -489,7 +524,7 @@ def sparse_problem(network: Network, n: int, seed: int, inputs: str, density=0.1
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sparse_samples(dtype):
-    """Inputs on either side of a block's, units on either side of what registers hold; chunks, threads, both targets."""
+    """Inputs on either side of a block's, units on either side of what registers hold; chunks and threads in turn."""
     cpu = kernels.backend("cpu")
     widths, units = (1, 47, 48, 49, 95, 96, 97, 200, 784), (1, 7, 8, 17, 72, 73, 100, 145, 300)
     for i, (n_in, bias) in enumerate(product(widths, (True, False))):
@@ -727,9 +762,8 @@ def test_a_wrong_argument_is_named_before_anything_changes(backend, argument, sp
     for name, takes in TAKES.items():
         if argument not in takes or ("Y is" in message and "Y" not in takes):
             continue
-        if name == "update_weights" and argument == "parameters" and wrong[argument].ndim == 1:
-            message = "gradients is|parameters is"  # without a network, it is their disagreement that shows
-        with pytest.raises(ValueError, match=message):
+        disagree = name == "update_weights" and argument == "parameters"  # without a network, that is all that shows
+        with pytest.raises(ValueError, match="gradients is|parameters is" if disagree else message):
             getattr(module, name)(*[wrong[key] for key in takes])
         for array, copy in zip(watched, before, strict=True):
             np.testing.assert_array_equal(array, copy, f"{name} has changed something")

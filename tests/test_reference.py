@@ -195,7 +195,7 @@ def test_an_epoch_by_hand():
 
 
 def test_the_errors_of_batches_by_hand():
-    """½ the mean over samples and outputs, whatever the loss: outputs of ½ against 1, 0 and ½, ½: ½ (¼ + ¼ + 0 + 0)/4."""
+    """½ the mean over samples and outputs, whatever the loss: ½ against 1, 0 and ½, ½ is ½ (¼ + ¼ + 0 + 0) / 4."""
     network, rule = Network.build([1, 2], loss="binary_cross_entropy", dtype="float64"), Rule("plain", 0.0)
     Y, errors = np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 1.0]]), np.full(2, np.nan)
     arrays = network.zeros(), network.state(rule), np.zeros((3, 1)), Y, np.arange(3)

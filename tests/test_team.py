@@ -106,7 +106,7 @@ def test_a_team_told_to_stop_passes_no_barrier():
 
 @pytest.mark.parametrize("error", [KeyError, MemoryError, SystemExit])
 def test_an_exception_in_one_member_stops_all_and_is_raised(error):
-    shared, answers, before = new_team(), [], threading.active_count()
+    shared, answers = new_team(), []
 
     def work(member):
         if member == 1:
@@ -117,7 +117,35 @@ def test_an_exception_in_one_member_stops_all_and_is_raised(error):
     with pytest.raises(error, match="member 1"):
         team.run(3, work, stopper(shared))
     assert answers == [False, False]
-    assert threading.active_count() == before
+
+
+def test_a_team_works_again_after_an_exception():
+    with pytest.raises(KeyError):
+        team.run(2, {}.__getitem__, stopper(new_team()))
+    seen = []
+    team.run(3, seen.append, pytest.fail)
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_teams_of_several_threads_do_not_wait_for_each_other():
+    """Two callers at once, each with a team that meets at barriers of its own."""
+    results = []
+
+    def caller():
+        shared, written, wrong = new_team(), np.zeros(16, np.int64), [None, None]
+
+        def work(member):
+            wrong[member] = rounds(shared, written, member, 2, 200)
+
+        team.run(2, work, stopper(shared))
+        results.append(wrong)
+
+    callers = [threading.Thread(target=caller) for _ in range(3)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join(60)
+    assert results == [[0, 0]] * 3
 
 
 def test_an_exception_of_a_lone_member_is_raised():

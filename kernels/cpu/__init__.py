@@ -8,7 +8,7 @@ from fastmlp.kernels.contract import check_flat, check_inputs, check_order, chec
 from fastmlp.kernels.cpu import cache, drivers, plan, team
 from fastmlp.kernels.cpu.config import BRIEF_WORK, WORK_PER_STEP, WORK_PER_THREAD
 from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
-from fastmlp.kernels.network import DTYPES, Network
+from fastmlp.kernels.network import ALIGNMENT, DTYPES, Network
 from fastmlp.kernels.updates import Rule, State
 
 _NO_ORDER, _NO_LABELS = np.zeros(0, np.int64), np.zeros(0, np.int32)
@@ -29,7 +29,18 @@ def _targets(network: Network, Y: np.ndarray | None) -> tuple[np.ndarray, np.nda
 
 def _writable(array: np.ndarray) -> np.ndarray:
     """The array, or a copy of one that can't be written: Numba would compile everything anew for it."""
-    return array if array.flags.writeable else array.copy()
+    if array.flags.writeable:
+        return array
+    copy = plan.aligned_zeros(len(array), array.dtype)
+    copy[:] = array
+    return copy
+
+
+def _aligned(name: str, array: np.ndarray) -> np.ndarray:
+    """The array, if it starts on the boundary that vector instructions want; they would end the process otherwise."""
+    if array.size and array.__array_interface__["data"][0] % ALIGNMENT:
+        raise ValueError(f"{name} is off a {ALIGNMENT}-byte boundary; expected an array as Network.zeros gives")
+    return array
 
 
 def _run(
@@ -59,8 +70,8 @@ def _run(
         p.table,
         p.settings,
         nothing if rule is None else plan.hyperparameters(rule, network.dtype, p.members),
-        _writable(parameters),
-        nothing if slots is None else slots,
+        _aligned("parameters", _writable(parameters)),
+        nothing if slots is None else _aligned("state.slots", slots),
         _writable(order),
         _writable(labels),
         _writable(dense),
@@ -69,7 +80,7 @@ def _run(
         errors,
         p.scratch,
         p.lists,
-        nothing if gradients is None else gradients,
+        nothing if gradients is None else _aligned("gradients", gradients),
         partial,
         p.team,
     )
@@ -149,6 +160,7 @@ def update_weights(
     rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
 ) -> None:
     """One step of the rule, in place."""
+    check_flat("parameters", parameters, parameters.size, str(parameters.dtype))
     check_flat("gradients", gradients, len(parameters), str(parameters.dtype))
     check_state(rule, state, parameters)
     check_writable(parameters=parameters)

@@ -382,13 +382,15 @@ def weights_by_input(t, plan, table, parameters, scratch):
 @compiled
 def forward(t, plan, table, parameters, scratch, lists, n):
     """Pre-activations and activations of all layers for a chunk of n samples in member t's region."""
-    start, own = -plan[LANES] * plan[BIAS], plan[PRIVATE] + t * plan[REGION]
+    lanes, own = plan[LANES], plan[PRIVATE] + t * plan[REGION]
+    start = -lanes * plan[BIAS]
     for layer in range(plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         x0, z0, so = own + table[layer, INPUT], own + table[layer, OUTPUT], table[layer, OUT_STRIDE]
         if layer == 0 and plan[SPARSE]:
             for i in range(n):
-                scratch[z0 + i * so : z0 + i * so + n_out] = 0
+                # To the end of the last vector: an earlier chunk's NaN times padding's 0 is NaN.
+                scratch[z0 + i * so : z0 + i * so + (n_out + lanes - 1) // lanes * lanes] = 0
             p0 = t * plan[LISTS]
             add_products(
                 n, n_out, plan[BLOCKS], plan[LANES], scratch, own + plan[VALUES], lists, p0, p0 + plan[STARTS],
