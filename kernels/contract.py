@@ -6,7 +6,8 @@ Legend: n samples; B a batch; n_in, n_out the network's inputs and outputs; T it
 network     `fastmlp.kernels.network.Network`
 parameters  T [network.size], as `Network.zeros` lays it out; gradients likewise
 X           uint8, float32 or float64 [n, n_in], C-contiguous; used as X * input_scale + input_shift
-Y           targets T [n, n_out], C-contiguous; or labels int32 [n] in 0 … n_out - 1 (0 or 1 where n_out is 1)
+Y           targets T [n, n_out], C-contiguous (rows that sum to 1 for cross-entropy); or labels int32 [n] in
+            0 … n_out - 1 (0 or 1 where n_out is 1)
 rule, state `fastmlp.kernels.updates.Rule` and `State`
 order       int64 [m] indices into X, in the order in which they are to be used
 threads     how many threads at most; None for the backend's own choice
@@ -150,7 +151,7 @@ def check_order(order: np.ndarray, n: int, batch_size: int) -> None:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         Naming the argument, what was given and what was expected.
     """
     if order.ndim != 1 or order.dtype != np.int64 or not order.flags.c_contiguous:
@@ -159,5 +160,7 @@ def check_order(order: np.ndarray, n: int, batch_size: int) -> None:
         raise ValueError("order is empty; expected at least one index")
     if order.min() < 0 or order.max() >= n:
         raise ValueError(f"order holds {order.min()} to {order.max()}; expected 0 to {n - 1}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        raise TypeError(f"batch_size={batch_size!r}; expected a whole number, 1 or more")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected 1 or more")

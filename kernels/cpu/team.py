@@ -11,7 +11,7 @@ and has none of these.
 import os
 import platform
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import cache
 
 from llvmlite import ir
@@ -185,13 +185,23 @@ def run(members: int, work: Callable[[int], None], stop: Callable[[], None], bri
         wait(futures, return_when=FIRST_EXCEPTION)
     except BaseException:
         stop()
-        wait(futures)
+        _wait_undisturbed(futures)
         raise
     if any(future.done() and future.exception() for future in futures):
         stop()  # the others wait at a barrier for the one that failed
     wait(futures)
     for future in futures:
         future.result()
+
+
+def _wait_undisturbed(futures: list[Future]) -> None:
+    """Wait for members that have been told to stop, which takes a step: a second Ctrl-C changes nothing."""
+    while True:
+        try:
+            wait(futures)
+            return
+        except KeyboardInterrupt:
+            continue
 
 
 @cache
