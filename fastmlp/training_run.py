@@ -289,11 +289,11 @@ def train(run: Run) -> None:
 
 
 #: Iterations of the lab's job between two looks at the clock, for the progress bar and Ctrl-C.
-LAB_ITERATIONS = 10
+LAB_ITERATIONS = 25
 
 
 def train_lab(run: Run, bar: RunBar | None) -> None:
-    """The lab's job with the lab's own step: its iterations ten at a time, their errors by the way.
+    """The lab's job with the lab's own step: some iterations at a time, their errors by the way.
 
     Raises
     ------

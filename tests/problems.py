@@ -233,6 +233,10 @@ def run_course(
     return result
 
 
+class NearKinks(AssertionError):
+    """Every problem of a kind comes so close to a kink that its course can't be foreseen to rounding."""
+
+
 def course(problem: Problem, rule: Rule, orders: Sequence, batch_size: int) -> tuple[Problem, Course]:
     """A problem, and how far two courses over it may drift apart by rounding: eps times a measured condition.
 
@@ -265,7 +269,7 @@ def course(problem: Problem, rule: Rule, orders: Sequence, batch_size: int) -> t
         if min(distances, default=np.inf) > 100 * eps + tolerances[0]:
             return problem, Course(*tolerances)
         problem = problem.redrawn()
-    raise AssertionError("no problem of this kind stays away from kinks")
+    raise NearKinks("no problem of this kind stays away from kinks")
 
 
 def every_parameter(network: Network, flat: np.ndarray) -> np.ndarray:

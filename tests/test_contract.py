@@ -4,11 +4,12 @@ that it equals backpropagation and update_weights taken in turn over the batches
 
 import platform
 import threading
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from problems import (
     COMPILED,
@@ -17,6 +18,7 @@ from problems import (
     RULES,
     SHAPES,
     Course,
+    NearKinks,
     Problem,
     assert_close,
     compilations,
@@ -512,7 +514,12 @@ def test_any_shape(problem, rule, batch_size, threads, way, chunk, sparse):
     with forced(way, always_threads=way is not None, chunk=chunk, sparse=sparse):
         what = f"{problem.network} {way} threads={threads} chunk={chunk} sparse={sparse}"
         check_one_pass(cpu, problem, what, threads)
-        check_epochs(cpu, problem, rule, batch_size, what, epochs=1, threads=threads, composition=False)
+        # A loss sums over the outputs: with forty, a step that suits one is too long, and the course is chaotic.
+        gentle = replace(rule, learning_rate=rule.learning_rate / problem.network.sizes[-1])
+        try:
+            check_epochs(cpu, problem, gentle, batch_size, what, epochs=1, threads=threads, composition=False)
+        except NearKinks:
+            reject()  # Hypothesis draws another, and complains if it has to do so often
 
 
 # -------------------------------------------------------------------------------------------------- sparse samples
