@@ -1,6 +1,7 @@
 # What developers type. `make` alone lists it.
 .PHONY: help install test lint bench bench-quick bench-kernels bench-compare readme
-RESULT ?= bench/results/cpu-2-cores.json
+
+RESULTS ?= bench/results/headline.json bench/results/lab.json
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,8 +18,9 @@ lint: ## check style and types (types need an install without -e)
 	cd tests && mypy -p fastmlp --config-file ../pyproject.toml
 
 bench: ## measure all contenders and rewrite the README's table (half an hour; leave the machine alone)
-	python -m bench --suite headline --out $(RESULT)
-	python -m bench.tables README.md $(RESULT)
+	python -m bench --suite headline --out bench/results/headline.json
+	python -m bench --suite lab --out bench/results/lab.json
+	python -m bench.tables README.md $(RESULTS)
 
 bench-quick: ## a look in a minute
 	python -m bench --suite quick
@@ -30,4 +32,4 @@ bench-compare: ## the same, against the last kept run
 	pytest bench --benchmark-enable --benchmark-compare
 
 readme: ## rewrite the README's table from the committed results
-	python -m bench.tables README.md $(RESULT)
+	python -m bench.tables README.md $(RESULTS)
