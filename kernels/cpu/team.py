@@ -1,7 +1,7 @@
 """A team of threads: how it starts, how it waits for one another, and the state of the floating-point unit.
 
 A member is an ordinary Python thread that runs one compiled function without the interpreter's lock, from its first
-step to its last. Numba's parallel regions are not used: entering one costs 2 µs with OpenMP but 120 µs with the
+step to its last. Numba's parallel regions are not used: entering one was seen to cost 2 µs with OpenMP but 120 with the
 workqueue layer, which is all that many machines have; two threads that enter workqueue at once end the process; a
 process forked after an OpenMP region hangs or dies in its next; and no layer promises that two members run on two
 threads, without which a spinning barrier never ends. Waking threads of our own costs about 0.1 ms an epoch, everywhere,
