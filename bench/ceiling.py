@@ -28,12 +28,12 @@ def measure_ceiling(dtype: str, threads: int, size: int = SIZE) -> dict[str, Any
     dict
         ``gflops`` and ``library`` of the faster one, ``threads``, ``size``, and ``all``: name -> GFLOP/s.
     """
-    from bench.processes import ROOT, environment
+    from fastmlp.bench.processes import environment, python
 
     rates = {}
     for library in ("numpy", "torch"):
-        command = [sys.executable, "-m", "bench.ceiling", library, dtype, str(threads), str(size)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT, check=False)
+        command = python("ceiling", library, dtype, str(threads), str(size))
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
         if done.returncode == 0:
             rates[library] = json.loads(done.stdout.splitlines()[-1])
     if not rates:
@@ -46,7 +46,7 @@ def rate(library: str, dtype: str, threads: int, size: int) -> float:
     """GFLOP/s of one library, the best of several products."""
     import numpy as np
 
-    from bench.contenders import limit_blas
+    from fastmlp.bench.contender import limit_blas
 
     rng = np.random.default_rng(0)
     a, b = (rng.random((size, size)).astype(dtype) for _ in range(2))

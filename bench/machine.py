@@ -5,13 +5,16 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT
 from fastmlp import __version__
 from fastmlp.system import cpu_name
 
 __all__ = ["PACKAGES", "cores", "describe", "load"]
+
+#: The folder above: in a checkout its root.
+ROOT = Path(__file__).resolve().parent.parent
 
 #: Packages whose versions are recorded where they are installed.
 PACKAGES = ("numpy", "numba", "llvmlite", "torch", "jax", "jaxlib", "scikit-learn")
@@ -62,6 +65,8 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """The checkout's commit, with "+" if files that git tracks have changed since; "unknown" outside a checkout."""
+    if not (ROOT / ".git").exists():  # installed; git would tell of any repository around that place
+        return "unknown"
     try:
         head = _git("rev-parse", "--short=12", "HEAD").strip()
         changed = _git("status", "--porcelain", "--untracked-files=no").strip()

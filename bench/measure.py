@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine
-from bench.ceiling import measure_ceiling
-from bench.contenders import Contender, contender, lab_loss
-from bench.processes import Crew, Worker, WorkerDied
-from bench.suites import Suite
-from bench.work import Work
+from fastmlp.bench import machine
+from fastmlp.bench.ceiling import measure_ceiling
+from fastmlp.bench.contender import Contender, lab_loss
+from fastmlp.bench.contenders import contender
+from fastmlp.bench.processes import Crew, Worker, WorkerDied
+from fastmlp.bench.suites import Suite
+from fastmlp.bench.work import Work
 from fastmlp.kernels import reference
 
 __all__ = [
@@ -272,7 +273,7 @@ def measure_work(
     ----------
     work : Work
     names : sequence of str
-        The contenders, by the names of `bench.contenders.CONTENDERS` or as "module:Class".
+        The contenders, by the names of `fastmlp.bench.contenders.CONTENDERS` or as "module:Class".
     crew : Crew
         Their processes.
     rounds : int, default 15
@@ -354,40 +355,50 @@ def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict
     Returns
     -------
     dict
-        What `bench.results.save` writes: ``format``, ``suite``, ``machine``, ``ceilings`` (dtype -> see
-        `bench.ceiling`), ``measurements`` (see `measure_work`).
+        What `fastmlp.bench.results.save` writes: ``format``, ``suite``, ``machine``, ``ceilings`` (dtype -> see
+        `fastmlp.bench.ceiling`), ``measurements`` (see `measure_work`), and whether Ctrl-C
+        has ``interrupted`` it after some of them.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it comes before the first work is finished.
     """
     described = machine.describe()
     ceilings = {}
     for dtype in dtypes(suite):
         progress(f"ceiling, {dtype}")
         ceilings[dtype] = measure_ceiling(dtype, machine.cores())
-    measurements = []
+    measurements: list[dict[str, Any]] = []
+    interrupted = False
     with Crew() as crew:
-        for work, names in suite.jobs:
-
-            def tell(text: str, title: str = work.title) -> None:
-                progress(f"{title}: {text}")
-
-            measurements.append(
-                measure_work(
-                    work,
-                    names,
-                    crew,
-                    rounds=suite.rounds,
-                    target=suite.target,
-                    longest=suite.longest,
-                    progress=tell,
-                )
-            )
+        try:
+            for work, names in suite.jobs:
+                measurements.append(measure_job(work, names, crew, suite, progress))
+        except KeyboardInterrupt:
+            if not measurements:
+                raise
+            interrupted = True
     return {
         "format": 1,
         "suite": name,
         "summary": suite.summary,
+        "interrupted": interrupted,
         "machine": {**described, "load_after": machine.load()},
         "ceilings": ceilings,
         "measurements": measurements,
     }
+
+
+def measure_job(work: Work, names: Sequence[str], crew: Crew, suite: Suite, progress: Progress) -> dict[str, Any]:
+    """Measure one work of a suite."""
+
+    def tell(text: str) -> None:
+        progress(f"{work.title}: {text}")
+
+    return measure_work(
+        work, names, crew, rounds=suite.rounds, target=suite.target, longest=suite.longest, progress=tell
+    )
 
 
 def dtypes(suite: Suite) -> list[str]:

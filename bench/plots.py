@@ -1,6 +1,6 @@
 """Pictures of a result file: throughput against batch size, and speed-ups.
 
-``python -m bench.plots bench/results/NAME.json --out FOLDER`` writes both.
+``python -m fastmlp.bench.plots bench/results/NAME.json --out FOLDER`` writes both.
 """
 
 import argparse
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.results import figures, load, speed_up
-from bench.tables import OURS, ours_of
-from bench.work import Work
+from fastmlp.bench.results import figures, load, speed_up
+from fastmlp.bench.tables import OURS, ours_of
+from fastmlp.bench.work import Work
 from fastmlp.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def throughput_figure(result: dict[str, Any]) -> "Figure":
     Parameters
     ----------
     result : dict
-        As `bench.results.load` reads it.
+        As `fastmlp.bench.results.load` reads it.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def speed_up_figure(result: dict[str, Any]) -> "Figure":
     Parameters
     ----------
     result : dict
-        As `bench.results.load` reads it.
+        As `fastmlp.bench.results.load` reads it.
 
     Returns
     -------
@@ -208,9 +208,40 @@ def signature(figure: "Figure", result: dict[str, Any]) -> None:
     figure.text(0.995, 0.01, text, ha="right", va="bottom", fontsize=7, color="0.4")
 
 
+def save_pictures(result: dict[str, Any], stem: str, folder: Path, suffix: str = "png") -> list[Path]:
+    """Draw what a result gives.
+
+    Parameters
+    ----------
+    result : dict
+        As `fastmlp.bench.results.load` reads it.
+    stem : str
+        What the pictures' names begin with.
+    folder : Path
+        Made if it is not there.
+    suffix : str, default "png"
+
+    Returns
+    -------
+    list of Path
+        The files, written.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, draw in (("throughput", throughput_figure), ("speed-up", speed_up_figure)):
+        paths.append(folder / f"{stem}-{kind}.{suffix}")
+        save_figure(draw(result), paths[-1])
+    return paths
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench.plots", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m fastmlp.bench.plots", description=__doc__.partition("\n")[0])
     parser.add_argument("result", type=Path, help="a result file")
     parser.add_argument("--out", type=Path, help="the folder for the pictures; by default that of the result file")
     parser.add_argument("--format", default="png", choices=("png", "svg", "pdf"))
@@ -218,10 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = given.out or given.result.parent
     try:
         result = load(given.result)
-        folder.mkdir(parents=True, exist_ok=True)
-        for kind, draw in (("throughput", throughput_figure), ("speed-up", speed_up_figure)):
-            path = folder / f"{given.result.stem}-{kind}.{given.format}"
-            save_figure(draw(result), path)
+        for path in save_pictures(result, given.result.stem, folder, given.format):
             print(path)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,12 +8,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "Crew", "Worker", "WorkerDied", "environment"]
+__all__ = ["Crew", "Worker", "WorkerDied", "environment", "python"]
 
-ROOT = Path(__file__).resolve().parent.parent
 CAN_STOP = hasattr(signal, "SIGSTOP")
 
 
@@ -22,13 +20,21 @@ class WorkerDied(RuntimeError):
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a contender's process: this one's, with the checkout on the path."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    """The environment of a contender's process: this one's, with this one's path for imports.
+
+    So it finds the fastmlp that this process has found, be it installed or a checkout.
+    """
+    paths = [os.path.abspath(path) for path in sys.path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(extra or {})}
 
 
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package; what lies in the current folder does not get in its way."""
+    return [sys.executable, "-P", "-m", f"fastmlp.bench.{module}", *arguments]
+
+
 class Worker:
-    """A process of `bench.worker`, stopped whenever it has nothing to do.
+    """A process of `fastmlp.bench.worker`, stopped whenever it has nothing to do.
 
     Libraries' idle threads go on looking for work for up to 0.2 s, on cores that belong to the next contender by then;
     a stopped process does not. (Where the system can't stop a process, nothing is done about it.)
@@ -41,7 +47,7 @@ class Worker:
 
     def __init__(self, cores: int | None = None) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        command = [sys.executable, "-m", "bench.worker", *([] if cores is None else [str(cores)])]
+        command = python("worker", *([] if cores is None else [str(cores)]))
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.work import Work, operations
+from fastmlp.bench.work import Work, operations
 
 __all__ = ["Figures", "SpeedUp", "fastest_of_family", "figures", "load", "save", "speed_up"]
 
@@ -25,7 +25,7 @@ def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     result : dict
-        As `bench.measure.measure_suite` returns it.
+        As `fastmlp.bench.measure.measure_suite` returns it.
     path : path-like
         An existing file is replaced; the folder is made if it is not there.
     """
@@ -70,7 +70,7 @@ class Figures:
         Their interquartile range, in microseconds.
     samples_per_second : float
     gflops : float
-        Of the matrix products alone, see `bench.work.operations`.
+        Of the matrix products alone, see `fastmlp.bench.work.operations`.
     share : float or None
         Of the measured ceiling of the contender's dtype, where there is one.
     """

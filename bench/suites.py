@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from bench.work import Work
+from fastmlp.bench.work import Work
 
 __all__ = ["SUITES", "Suite", "with_source"]
 

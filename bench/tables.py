@@ -1,6 +1,6 @@
 """The README's table, generated from result files.
 
-``python -m bench.tables README.md bench/results/NAME.json`` rewrites what stands between the two marks; with
+``python -m fastmlp.bench.tables README.md bench/results/NAME.json`` rewrites what stands between the two marks; with
 ``--check`` it only says whether that is current.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.results import Figures, SpeedUp, fastest_of_family, figures, load, speed_up
-from bench.work import Work
+from fastmlp.bench.results import Figures, SpeedUp, fastest_of_family, figures, load, speed_up
+from fastmlp.bench.work import Work
 
 __all__ = ["BEGIN", "END", "main", "markdown", "replace_block"]
 
@@ -149,7 +149,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     Parameters
     ----------
     results : sequence of dict
-        As `bench.results.load` reads them.
+        As `fastmlp.bench.results.load` reads them.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def write(path: Path, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where the table is not current, 2 for a mistake."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m fastmlp.bench.tables", description=__doc__.partition("\n")[0])
     parser.add_argument("readme", type=Path, help="the file with the two marks")
     parser.add_argument("results", type=Path, nargs="+", help="result files")
     parser.add_argument("--check", action="store_true", help="change nothing, say whether it is current")

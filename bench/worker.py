@@ -45,9 +45,9 @@ class Host:
 
     def start(self, contender: str, work: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         """Set a contender up, in place of the last one: the seconds that it took, and its package's version."""
-        from bench.contenders import Missing
-        from bench.contenders import contender as class_of
-        from bench.work import Work
+        from fastmlp.bench.contender import Missing
+        from fastmlp.bench.contenders import contender as class_of
+        from fastmlp.bench.work import Work
 
         self.contender = None
         gc.collect()
@@ -61,7 +61,7 @@ class Host:
 
     def losses(self, chunks: list[int]) -> dict[str, Any]:
         """Take steps in several calls of so many each: the losses of each call."""
-        from bench.contenders import as_floats
+        from fastmlp.bench.contender import as_floats
 
         told = []
         for steps in chunks:

@@ -1,4 +1,4 @@
-"""The command ``fastmlp``: train, predict, info.
+"""The command ``fastmlp``: train, predict, info, bench.
 
 What a command needs is imported inside it, so that ``--help`` comes at once. Exit codes: 0, 2 for what the user can
 mend (with one line on standard error), 130 after Ctrl-C. Anything else is a bug of ours and shows its traceback.
@@ -286,6 +286,51 @@ def info() -> None:
             table.add_row(name, value)
         table.add_section()
     console().print(table)
+
+
+@app.command()
+def bench(
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What is measured; --list shows the suites. [default: headline]"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The suite quick: within a minute.")] = False,
+    contenders: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Only these, separated by commas: names or module:Class for one's own."),
+    ] = None,
+    batch_sizes: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Only works with these batch sizes, separated by commas.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How often each contender has its turn.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The result file (JSON) to write.")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The folder for pictures.")] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the suites and contenders, and end.")] = False,
+) -> None:
+    """Measure fastmlp and its rivals on the same work.
+
+    Rivals that are not installed are named and left out; pip install 'fastmlp[bench]' brings PyTorch and JAX. Ends
+    with 1 where a contender's losses are not those of the work.
+    """
+    from fastmlp.bench import command
+
+    if show_list:
+        say(command.listing())
+        return
+    with users_mistakes():
+        if quick and suite not in (None, "quick"):
+            raise ValueError(f"--quick is the suite quick; it does not go with --suite={suite}")
+        name = "quick" if quick else suite or "headline"
+        chosen = command.chosen_suite(name, contenders, batch_sizes, rounds)
+        command.check_places(out, plots)
+    try:
+        code = command.bench(name, chosen, out, plots)
+    except command.NothingMeasured as error:
+        raise Mistake(str(error)) from error
+    if code:
+        raise typer.Exit(code)
 
 
 def show_warning(message: Warning | str, *_: object) -> None:

@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # bench/ is no part of the package: it runs from the checkout
+from fastmlp.bench import command, measure, plots, results, tables
+from fastmlp.bench.ceiling import measure_ceiling
+from fastmlp.bench.contender import thread_counts
+from fastmlp.bench.contenders import CONTENDERS, contender
+from fastmlp.bench.processes import Crew, Worker, WorkerDied
+from fastmlp.bench.suites import SUITES, Suite
+from fastmlp.bench.work import Work, operations
+from fastmlp.cli import MISTAKE, OK, main
+from fastmlp.kernels import Rule
 
-from bench import __main__ as command  # noqa: E402
-from bench import measure, plots, results, tables  # noqa: E402
-from bench.ceiling import measure_ceiling  # noqa: E402
-from bench.contenders import CONTENDERS, contender, thread_counts  # noqa: E402
-from bench.processes import Crew, Worker, WorkerDied  # noqa: E402
-from bench.suites import SUITES, Suite  # noqa: E402
-from bench.work import Work, operations  # noqa: E402
-from fastmlp.kernels import Rule  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 TORCH = ["torch-eager", "torch-by-hand"] if HAS_TORCH else []
@@ -36,7 +35,7 @@ TINY_LAB = Work.lab(sizes=(784, 6, 3), source="synthetic", samples=40, batch_siz
 WRONG = """
 from dataclasses import replace
 
-from bench.contenders import FastmlpNumpy
+from fastmlp.bench.with_fastmlp import FastmlpNumpy
 
 
 class WrongRate(FastmlpNumpy):
@@ -375,11 +374,26 @@ def test_terminal_tables(result, capsys):
 # ---- the command ----
 
 
-def test_command_refuses_what_it_does_not_know(capsys):
-    assert command.main(["--contenders", "nobody"]) == command.MISTAKE
-    assert "'nobody'" in capsys.readouterr().err
-    assert command.main(["--batch-sizes", "7"]) == command.MISTAKE
-    assert command.main(["--rounds", "0"]) == command.MISTAKE
+def bench(*arguments):
+    return main(["bench", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "quik"], "did you mean 'quick'"),
+        (["--quick", "--suite", "lab"], "--quick"),
+        (["--contenders", "nobody"], "'nobody'"),
+        (["--contenders", "no_such_module:Class"], "no_such_module"),
+        (["--batch-sizes", "7"], "leaves nothing"),
+        (["--batch-sizes", "many"], "expected numbers"),
+        (["--rounds", "0"], "--rounds"),
+        (["--out", "."], "is a folder"),
+    ],
+)
+def test_command_refuses_what_it_does_not_know(arguments, message, capsys):
+    assert bench(*arguments) == MISTAKE
+    assert message in capsys.readouterr().err
 
 
 def test_command_end_to_end(tmp_path, monkeypatch, capsys):
@@ -388,9 +402,9 @@ def test_command_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "mnist_is_here", lambda: False)
     tiny = Suite("tiny", ((Work((784, 5, 10), 50, samples=100), ("fastmlp-cpu", "torch-eager")),), target=0.001)
     monkeypatch.setitem(SUITES, "quick", tiny)
-    out = tmp_path / "r.json"
-    arguments = ["--contenders", "fastmlp-cpu,fastmlp-numpy", "--rounds", "1", "--out", str(out)]
-    assert command.main(arguments) == command.OK
+    out, plots = tmp_path / "new" / "r.json", tmp_path / "pictures"
+    arguments = ["--contenders", "fastmlp-cpu,fastmlp-numpy", "--rounds", "1"]
+    assert bench("--quick", *arguments, "--out", str(out), "--plots", str(plots)) == OK
     shown = capsys.readouterr()
     assert "made-up images" in shown.err
     assert "times fastmlp-cpu" in shown.out
@@ -398,19 +412,67 @@ def test_command_end_to_end(tmp_path, monkeypatch, capsys):
     assert list(measured["contenders"]) == ["fastmlp-cpu", "fastmlp-numpy"]
     assert measured["work"]["source"] == "synthetic"
     assert measured["rounds"] == 1
+    assert "r-throughput.png" in os.listdir(plots)
 
 
 def test_command_fails_where_a_contender_is_refused(monkeypatch, wrong_module, capsys):
     hasten(monkeypatch)
     monkeypatch.setitem(SUITES, "quick", Suite("tiny", ((TINY, (f"{wrong_module}:WrongRate",)),), rounds=1))
-    assert command.main([]) == command.REFUSED
-    assert "IS REFUSED" in capsys.readouterr().out
+    assert bench("--quick") == command.REFUSED
+    assert "REFUSED" in capsys.readouterr().out
 
 
-def test_command_runs_from_the_checkout():
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+def test_missing_rivals_are_named_and_the_rest_runs(tmp_path, monkeypatch, capsys):
+    """In processes that can't import them."""
+    for name in ("torch", "jax"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('hidden')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    hasten(monkeypatch)
+    suite = Suite("tiny", ((TINY, ("fastmlp-cpu", "torch-eager", "jax")),), rounds=1, target=0.001)
+    monkeypatch.setitem(SUITES, "quick", suite)
+    assert bench("--quick") == OK
+    shown = capsys.readouterr().out
+    assert "missing: torch-eager: PyTorch is not installed (hidden); pip install 'fastmlp[bench]'" in shown
+    assert "missing: jax: JAX is not installed (hidden); pip install 'fastmlp[bench]'" in shown
+    assert "fastmlp-cpu" in shown
+
+
+def test_nothing_but_missing_contenders_is_a_mistake(monkeypatch, capsys):
+    hasten(monkeypatch)
+    monkeypatch.setitem(SUITES, "quick", Suite("tiny", ((TINY, ("numpy-lab",)),), rounds=1))
+    assert bench("--quick") == MISTAKE
+    assert "lab's job alone" in capsys.readouterr().err
+
+
+def test_interrupted_run_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    hasten(monkeypatch)
+    second = replace(TINY, batch_size=20)
+    whole = measure.measure_work
+
+    def until_second(work, *arguments, **keywords):
+        if work == second:
+            raise KeyboardInterrupt
+        return whole(work, *arguments, **keywords)
+
+    monkeypatch.setattr(measure, "measure_work", until_second)
+    suite = Suite("tiny", ((TINY, ("fastmlp-numpy",)), (second, ("fastmlp-numpy",))), rounds=1, target=0.001)
+    monkeypatch.setitem(SUITES, "quick", suite)
+    out = tmp_path / "r.json"
+    assert bench("--quick", "--out", str(out)) == command.INTERRUPTED
+    kept = results.load(out)
+    assert kept["interrupted"]
+    assert len(kept["measurements"]) == 1
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_list_names_suites_and_contenders(capsys):
+    assert bench("--list") == OK
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*SUITES, *CONTENDERS))
+
+
+def test_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "fastmlp.bench", "--list"], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in SUITES)
 
 

@@ -42,6 +42,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"fastmlp"}
     sources = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "fastmlp").glob("*.py")}
     sources |= {"fastmlp/" + str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "kernels").rglob("*.py")}
+    sources |= {"fastmlp/" + str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "bench").glob("*.py")}
     packaged = {name for name in names if name.endswith(".py")}
     assert packaged == sources
     assert "fastmlp/kernels/cpu/__init__.py" in packaged

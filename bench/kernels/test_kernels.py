@@ -7,7 +7,7 @@ Beside the whole of `bench`, which compares with rivals, this tells a developer 
 import numpy as np
 import pytest
 
-from bench.work import Work
+from fastmlp.bench.work import Work
 from fastmlp.kernels import Network, cpu
 
 #: (sizes, samples at once): the lab's network from one sample to its whole job, and one with large products.

@@ -1,0 +1,245 @@
+"""What ``fastmlp bench`` does: choose, measure with a progress bar, print the tables, write the result."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fastmlp.bench import machine, results
+from fastmlp.bench.contenders import CONTENDERS, contender
+from fastmlp.bench.measure import Progress as Tell
+from fastmlp.bench.measure import measure_suite, ticks
+from fastmlp.bench.suites import SUITES, Suite, with_source
+from fastmlp.bench.tables import number, ours_of
+from fastmlp.bench.work import Work, mnist_is_here
+from fastmlp.kernels.names import unknown_name
+
+__all__ = ["INTERRUPTED", "OK", "REFUSED", "NothingMeasured", "bench", "check_places", "chosen_suite", "listing"]
+
+OK, REFUSED, INTERRUPTED = 0, 1, 130
+
+
+class NothingMeasured(RuntimeError):
+    """No contender could take part; the message says why."""
+
+
+#: The load of the machine, as a part of its cores, from which on measuring is not worth much.
+BUSY = 0.25
+PIPED_WIDTH = 110  #: columns of the tables where output goes to no terminal
+
+
+def listing() -> str:
+    """The suites, a line each, and the contenders."""
+    lines = [f"{name}: {suite.summary}" for name, suite in SUITES.items()]
+    return "\n".join([*lines, f"contenders: {', '.join(CONTENDERS)}"])
+
+
+def chosen_suite(
+    name: str, contenders: str | None = None, batch_sizes: str | None = None, rounds: int | None = None
+) -> Suite:
+    """The suite of that name, with what the command line changes.
+
+    Parameters
+    ----------
+    name : str
+    contenders : str, optional
+        Only these, separated by commas.
+    batch_sizes : str, optional
+        Only works with these batch sizes, separated by commas.
+    rounds : int, optional
+
+    Raises
+    ------
+    ValueError
+        If a value is not as expected, or nothing is left to measure.
+    """
+    if name not in SUITES:
+        raise unknown_name("suite", name, SUITES)
+    suite = SUITES[name]
+    if rounds is not None:
+        suite = replace(suite, rounds=rounds)
+    if contenders is not None:
+        chosen = tuple(part.strip() for part in contenders.split(","))
+        for one in chosen:
+            check_contender(one)
+        suite = replace(suite, jobs=tuple((work, chosen) for work, _ in suite.jobs))
+    if batch_sizes is not None:
+        try:
+            sizes = {int(text) for text in batch_sizes.split(",")}
+        except ValueError:
+            raise ValueError(f"--batch-sizes={batch_sizes!r}; expected numbers separated by commas") from None
+        suite = replace(suite, jobs=tuple(job for job in suite.jobs if job[0].batch_size in sizes))
+        if not suite.jobs:
+            raise ValueError(f"--batch-sizes={batch_sizes!r} leaves nothing of the suite {name!r}")
+    return suite
+
+
+def check_contender(name: str) -> None:
+    """Refuse a contender that there is none of.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        contender(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--contenders={name!r}: {error}") from None
+
+
+def check_places(out: Path | None, plots: Path | None) -> None:
+    """Refuse places that nothing can be written to, before half an hour has gone into measuring.
+
+    Raises
+    ------
+    OSError
+        If a folder can't be made.
+    ValueError
+        If a file is where a folder should be, or the other way round.
+    """
+    if out is not None:
+        if out.is_dir():
+            raise ValueError(f"--out={out} is a folder; expected a file's name")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if plots is not None:
+        if plots.exists() and not plots.is_dir():
+            raise ValueError(f"--plots={plots} is a file; expected a folder")
+        plots.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def progress_bar(console: Console, total: int) -> Iterator[Tell]:
+    """A bar on a terminal; nothing where output is piped. Gives a function that moves it on.
+
+    It is redrawn only when it moves: a thread that redraws it would run beside the contenders.
+    """
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    columns = (BarColumn(20), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False) as bar:
+        task = bar.add_task("", total=total)
+        started = False
+
+        def tell(text: str) -> None:
+            nonlocal started
+            bar.update(task, advance=int(started), description=text, refresh=True)
+            started = True
+
+        yield tell
+        bar.update(task, completed=total, description="done", refresh=True)
+
+
+def table_of(result: dict[str, Any], measurement: dict[str, Any]) -> Table:
+    """A measurement for the terminal: a row a contender, the fastest first."""
+    ours = ours_of(measurement)
+    table = Table(box=SIMPLE_HEAD, title=Work.from_dict(measurement["work"]).title, title_justify="left")
+    table.add_column("contender", no_wrap=True)
+    for heading in ("threads", "µs/step", "± IQR", "samples/s", "GFLOP/s", "ceiling", f"times {ours or '-'}"):
+        table.add_column(heading, justify="right")
+    contenders = measurement["contenders"]
+    rows = {name: results.figures(result, measurement, name) for name in contenders}
+    for name in sorted(rows, key=lambda name: rows[name].microseconds):
+        own = rows[name]
+        threads = contenders[name]["settings"].get("threads")
+        cells = [number(own.microseconds), number(own.spread), number(own.samples_per_second), number(own.gflops)]
+        cells.append("" if own.share is None else f"{own.share:.0%}")
+        if ours is not None and name != ours:
+            times = results.speed_up(contenders[ours]["seconds"], contenders[name]["seconds"])
+            cells.append(f"{number(times.ratio)} ({number(times.low)}–{number(times.high)})")
+        table.add_row(name, "auto" if threads is None else str(threads), *cells)
+    return table
+
+
+def absent(result: dict[str, Any], kind: str) -> list[str]:
+    """Who is "missing" or "refused", with the reason: a line each, with the number of works where they are several."""
+    works: dict[str, int] = {}
+    for measurement in result["measurements"]:
+        for name, reason in measurement[kind].items():
+            line = f"{name}: {reason}"
+            works[line] = works.get(line, 0) + 1
+    total = len(result["measurements"])
+    return [line if total == 1 else f"{line} ({count} of {total} works)" for line, count in works.items()]
+
+
+def report(console: Console, result: dict[str, Any]) -> None:
+    """Print all tables, and who is missing or refused.
+
+    The last column says how many times our time a contender takes, with the interval of 95 %: below 1 it is faster.
+    """
+    for measurement in result["measurements"]:
+        if measurement["contenders"]:
+            console.print(table_of(result, measurement))
+    for kind, word in (("missing", "missing: "), ("refused", "REFUSED: ")):
+        for line in absent(result, kind):
+            console.print(word + line, markup=False, highlight=False)
+    for dtype, ceiling in result["ceilings"].items():
+        console.print(f"ceiling, {dtype}: {ceiling['gflops']:.0f} GFLOP/s ({ceiling['library']})", highlight=False)
+
+
+def bench(name: str, suite: Suite, out: Path | None = None, plots: Path | None = None) -> int:
+    """Measure a suite, print the tables, write the result and the pictures.
+
+    Parameters
+    ----------
+    name : str
+        The suite's.
+    suite : Suite
+    out : Path, optional
+        The result file; without it none is written.
+    plots : Path, optional
+        The folder for the pictures; without it none are drawn.
+
+    Returns
+    -------
+    int
+        `OK`, `REFUSED` where a contender's losses were wrong, or `INTERRUPTED` by Ctrl-C; the works that were finished
+        by then are reported and written.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If no work was finished.
+    NothingMeasured
+        If all contenders are missing.
+    """
+    notices, console = Console(stderr=True), Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH)
+    if any(work.source == "mnist" for work, _ in suite.jobs) and not mnist_is_here():
+        print("MNIST is not here (fastmlp train fetches it): measuring with made-up images", file=sys.stderr)
+        suite = with_source(suite, "synthetic")
+    load = machine.load()
+    if load is not None and load > BUSY * machine.cores():
+        print(f"this machine is busy (load average {load}): figures will wander", file=sys.stderr)
+    with progress_bar(notices, ticks(suite)) as tell:
+        result = measure_suite(name, suite, tell)
+    report(console, result)
+    if not any(m["contenders"] or m["refused"] for m in result["measurements"]):
+        raise NothingMeasured(f"nothing was measured: {'; '.join(absent(result, 'missing'))}")
+    if out is not None:
+        results.save(result, out)
+        console.print(f"written to {out}", markup=False, highlight=False)
+    if plots is not None:
+        draw(console, result, name if out is None else out.stem, plots)
+    if result["interrupted"]:
+        return INTERRUPTED
+    return REFUSED if any(m["refused"] for m in result["measurements"]) else OK
+
+
+def draw(console: Console, result: dict[str, Any], stem: str, folder: Path) -> None:
+    """Draw all the pictures that a result gives, and name them or the reason why there are none."""
+    from fastmlp.bench.plots import save_pictures
+
+    try:
+        for path in save_pictures(result, stem, folder):
+            console.print(f"picture {path}", markup=False, highlight=False)
+    except ValueError as error:
+        console.print(f"no picture: {error}", markup=False, highlight=False)

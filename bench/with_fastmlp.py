@@ -1,0 +1,135 @@
+"""fastmlp as a contender."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from fastmlp import kernels
+from fastmlp.bench.contender import Contender, Missing, Settings, expect_training, limit_blas
+from fastmlp.bench.work import LEVELS, SHIFT, Work
+
+
+class Fastmlp(Contender):
+    """A backend of fastmlp, through the kernel contract's `train_epoch`."""
+
+    family = "fastmlp"
+    backend: ClassVar[str]
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        super().__init__(work, settings)
+        expect_training(work)
+        self.kernels = kernels.backend(self.backend)
+        self.network = work.network()
+        self.X, self.Y = work.load()
+        self.order = work.order()
+        self.parameters = work.parameters()
+        self.state = self.network.state(work.rule)
+
+    def prepare(self, steps: int) -> None:
+        """Lay out the order of the next samples."""
+        B = self.work.batch_size
+        first = self.step % self.work.batches * B
+        rounds = -(-(first + steps * B) // len(self.order))
+        self.next_order = np.tile(self.order, rounds)[first : first + steps * B]
+        self.step += steps
+
+    def run(self, steps: int) -> np.ndarray:
+        """One call, as for an epoch."""
+        return self.kernels.train_epoch(
+            self.network,
+            self.work.rule,
+            self.parameters,
+            self.state,
+            self.X,
+            self.Y,
+            self.next_order,
+            self.work.batch_size,
+            threads=self.settings["threads"],
+        )
+
+
+class FastmlpCpu(Fastmlp):
+    """The compiled backend, with the number of threads that it chooses itself."""
+
+    label = "fastmlp"
+    backend = "cpu"
+
+    @classmethod
+    def settings_for(cls, work: Work, cores: int) -> list[Settings]:
+        """Its own choice: what users get."""
+        return [{"threads": None}]
+
+
+class FastmlpCpuPixels(FastmlpCpu):
+    """The compiled backend on the images as they are, uint8."""
+
+    label = "fastmlp from uint8"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        if not work.has_pixels:
+            raise Missing("samples are no images")
+        super().__init__(work, settings)
+        self.X = work.pixels()
+        self.network = replace(self.network, input_scale=1 / LEVELS, input_shift=SHIFT)
+
+
+class FastmlpNumpy(Fastmlp):
+    """The oracle: plain NumPy."""
+
+    label = "NumPy oracle"
+    family = "NumPy"
+    package = "numpy"
+    backend = "numpy"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        limit_blas(settings["threads"])
+        super().__init__(work, settings)
+
+
+class FastmlpLab(Contender):
+    """The lab's job through the lab's class: iterations, and the loss of the prediction after each."""
+
+    label = "fastmlp"
+    family = "fastmlp"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        from fastmlp import Mlp
+
+        super().__init__(work, settings)
+        if work.job != "lab":
+            raise Missing("does the lab's job alone")
+        self.X, self.Y = work.load()
+        self.mlp = Mlp(
+            work.sizes,
+            work.activation,
+            work.loss,
+            init="zeros",
+            dtype=self.dtype or work.dtype,
+            backend="cpu",
+            threads=settings["threads"],
+        )
+        for own, initial in zip(self.mlp.weights, work.matrices(), strict=True):
+            own[:] = initial
+
+    @classmethod
+    def settings_for(cls, work: Work, cores: int) -> list[Settings]:
+        """Its own choice: what users get."""
+        return [{"threads": None}]
+
+    def run(self, steps: int) -> list[float]:
+        """As one would write it."""
+        losses: list[float] = []
+        self.mlp.train(self.X, self.Y, iterations=steps, errors=losses)
+        return losses
+
+
+class FastmlpLabFloat32(FastmlpLab):
+    """The same in single precision."""
+
+    label = "fastmlp, float32"
+    dtype = "float32"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        super().__init__(work, settings)
+        self.Y = self.Y.astype(np.float32)
