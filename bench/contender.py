@@ -5,7 +5,7 @@ A rival gets its best form. Its samples lie in memory in the order in which they
 is; and among its `settings`, numbers of threads for one, the fastest is picked for each work by trial.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,6 @@ __all__ = [
     "Contender",
     "Missing",
     "Settings",
-    "as_floats",
     "expect_training",
     "lab_loss",
     "limit_blas",
@@ -63,6 +62,8 @@ class Contender:
     threads_by_process: ClassVar[bool] = False
     #: The dtype it computes in, where that is not the work's.
     dtype: ClassVar[str | None] = None
+    #: The name of its arithmetic, where that is coarser than its dtype.
+    arithmetic: ClassVar[str | None] = None
 
     def __init__(self, work: Work, settings: Settings) -> None:
         self.work = work
@@ -80,6 +81,10 @@ class Contender:
     def run(self, steps: int) -> Iterable[Any]:
         """Take so many steps; returns the loss of each, or for those who know no better one loss, their mean."""
         raise NotImplementedError
+
+    def told(self, result: Any) -> list[float]:
+        """What `run` has returned, as numbers."""
+        return [float(loss) for loss in result]
 
     def next_batches(self, steps: int) -> list[int]:
         """The numbers of the next batches, round and round."""
@@ -108,8 +113,3 @@ def limit_blas(threads: int) -> None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threadpool_limits(threads)
-
-
-def as_floats(losses: Iterable[Any] | Sequence[Any]) -> list[float]:
-    """The losses that `Contender.run` has returned, as numbers."""
-    return [float(loss) for loss in losses]

@@ -7,22 +7,37 @@ elsewhere, is named "module:Class".
 import importlib
 
 from fastmlp.bench.contender import Contender
-from fastmlp.bench.with_fastmlp import FastmlpCpu, FastmlpCpuPixels, FastmlpLab, FastmlpLabFloat32, FastmlpNumpy
+from fastmlp.bench.predictors import FastmlpPredict, TorchPredictByHand, TorchPredictCompiled, TorchPredictEager
+from fastmlp.bench.with_fastmlp import (
+    FastmlpCpu,
+    FastmlpCpuPixels,
+    FastmlpCuda,
+    FastmlpLab,
+    FastmlpLabFloat32,
+    FastmlpNumpy,
+    with_threads,
+)
 from fastmlp.bench.with_jax import Jax
 from fastmlp.bench.with_numpy import NumpyLab
 from fastmlp.bench.with_sklearn import ScikitLearn
-from fastmlp.bench.with_torch import TorchCompiled, TorchEager, TorchFused
+from fastmlp.bench.with_torch import TorchAutocast, TorchCompiled, TorchCuda, TorchEager, TorchFused
 from fastmlp.bench.with_torch_by_hand import TorchByHand
 from fastmlp.kernels.names import unknown_name
 
-__all__ = ["CONTENDERS", "contender"]
+__all__ = ["CONTENDERS", "THREADS", "contender"]
 
+
+#: Of the contenders "fastmlp-N-threads".
+THREADS = (1, 2, 4, 8, 16)
 
 #: name -> contender
 CONTENDERS: dict[str, type[Contender]] = {
     "fastmlp-cpu": FastmlpCpu,
     "fastmlp-cpu-uint8": FastmlpCpuPixels,
     "fastmlp-numpy": FastmlpNumpy,
+    "fastmlp-cuda": FastmlpCuda,
+    **{f"fastmlp-{count}-threads": with_threads(count) for count in THREADS},
+    "fastmlp-predict": FastmlpPredict,
     "fastmlp-lab": FastmlpLab,
     "fastmlp-lab-float32": FastmlpLabFloat32,
     "numpy-lab": NumpyLab,
@@ -30,6 +45,11 @@ CONTENDERS: dict[str, type[Contender]] = {
     "torch-fused": TorchFused,
     "torch-compiled": TorchCompiled,
     "torch-by-hand": TorchByHand,
+    "torch-bf16": TorchAutocast,
+    "torch-cuda": TorchCuda,
+    "torch-predict": TorchPredictEager,
+    "torch-predict-compiled": TorchPredictCompiled,
+    "torch-predict-by-hand": TorchPredictByHand,
     "jax": Jax,
     "scikit-learn": ScikitLearn,
 }

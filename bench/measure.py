@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import machine
+from fastmlp.bench import machine, results
 from fastmlp.bench.ceiling import measure_ceiling
-from fastmlp.bench.contender import Contender, lab_loss
+from fastmlp.bench.contender import Contender, Missing, lab_loss
 from fastmlp.bench.contenders import contender
 from fastmlp.bench.processes import Crew, Worker, WorkerDied
 from fastmlp.bench.suites import Suite
@@ -34,7 +34,9 @@ __all__ = [
 ]
 
 #: By how much a loss may differ from the oracle's, which computes in float64: of its size, or of 1 where it is smaller.
-TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
+#: Autocast to bfloat16 rounds a logit, of order 1, by 2⁻⁹; the loss moves by twice that at most, and the roundings of
+#: inputs and weights, of either sign, average out in the sums before. (A contender that learns nothing is off by 1e-2.)
+TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "bfloat16": 2**-8}
 
 TRIAL_SAMPLES = 10_000  #: what a trial of settings trains on, …
 TRIAL_STEPS = (2, 100)  #: … in steps of at least and at most so many
@@ -61,7 +63,7 @@ class Entrant:
 
     def dtype(self, work: Work) -> str:
         """In which it computes."""
-        return self.kind.dtype or work.dtype
+        return self.kind.arithmetic or self.kind.dtype or work.dtype
 
     def worker(self, crew: Crew, settings: dict[str, Any]) -> Worker:
         """Its process, with the cores that these settings ask for."""
@@ -83,7 +85,7 @@ def check_chunks(work: Work) -> list[int]:
     Two iterations of the lab's job: with raw pixels its course is chaotic. One unit in the last place of the initial
     weights grows tenfold or more an iteration, to 1e-3 in the loss after ten.
     """
-    if work.job == "lab":
+    if work.job in ("lab", "predict"):
         return [1, 1]
     return [3, 17] if work.batch_size <= 512 else [2, 4]
 
@@ -116,6 +118,19 @@ def oracle_losses(work: Work, steps: int) -> np.ndarray:
             loss = lab_loss(reference.predict(network, parameters, X), Y)
         losses.append(loss)
     return np.array(losses)
+
+
+def oracle_outputs(work: Work, steps: int) -> np.ndarray:
+    """The outputs of the first batches, by the NumPy oracle in float64, flat, row by row."""
+    network, parameters = work.network("float64"), work.parameters("float64")
+    X, _ = work.load()
+    return reference.predict(network, parameters, X[work.order()[: steps * work.batch_size]]).ravel()
+
+
+def expected_of(work: Work) -> np.ndarray:
+    """What a contender must tell over the chunks of `check_chunks`: losses, or outputs."""
+    steps = sum(check_chunks(work))
+    return oracle_outputs(work, steps) if work.job == "predict" else oracle_losses(work, steps)
 
 
 def largest_difference(told: Sequence[Sequence[float]], chunks: Sequence[int], expected: np.ndarray) -> float:
@@ -155,13 +170,16 @@ def check_losses(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray)
     """
     chunks = check_chunks(work)
     told = entrant.worker(crew, entrant.settings).ask("losses", chunks=chunks)["losses"]
-    difference = largest_difference(told, chunks, expected)
+    what, values = "losses", 1
+    if work.job == "predict":
+        what, values = "outputs", work.batch_size * work.sizes[-1]
+    difference = largest_difference(told, [steps * values for steps in chunks], expected)
     tolerance = TOLERANCE[entrant.dtype(work)]
     entrant.record["loss_difference"] = difference
     if not difference <= tolerance:
         steps = sum(chunks)
         raise Absent(
-            f"its losses over the first {steps} steps differ from the oracle's by {difference:.1e}; "
+            f"its {what} over the first {steps} steps differ from the oracle's by {difference:.1e}; "
             f"expected {tolerance:.0e} at most",
             refused=True,
         )
@@ -199,7 +217,11 @@ def choose_settings(entrant: Entrant, work: Work, crew: Crew) -> None:
     """
     steps = trial_steps(work)
     best = float("inf")
-    for settings in entrant.kind.settings_for(work, machine.cores()):
+    try:
+        forms = entrant.kind.settings_for(work, machine.cores())
+    except Missing as reason:
+        raise Absent(str(reason)) from None
+    for settings in forms:
         start(entrant, work, crew, settings)
         seconds = try_steps(entrant.worker(crew, settings), steps, best)
         entrant.trials.append({"settings": settings, "microseconds_a_step": round(seconds * 1e6, 3)})
@@ -292,7 +314,7 @@ def measure_work(
         label, family, version, chosen settings and trials, loss_difference, and raw ``seconds`` of each round;
         ``missing`` and ``refused``: reasons.
     """
-    expected = oracle_losses(work, sum(check_chunks(work)))
+    expected = expected_of(work)
     present: list[Entrant] = []
     absent: dict[bool, dict[str, str]] = {False: {}, True: {}}
     for name in names:
@@ -380,7 +402,7 @@ def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict
                 raise
             interrupted = True
     return {
-        "format": 1,
+        "format": results.FORMAT,
         "suite": name,
         "summary": suite.summary,
         "interrupted": interrupted,

@@ -1,18 +1,26 @@
 """The suites: which works are measured, with which contenders, for how long."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from fastmlp.bench.work import Work
+from fastmlp.bench.contenders import THREADS
+from fastmlp.bench.work import LAB_SHIFT, MOMENTUM, Work
+from fastmlp.kernels import Rule
 
 __all__ = ["SUITES", "Suite", "with_source"]
 
 OURS = "fastmlp-cpu"
 TORCH = ("torch-eager", "torch-fused", "torch-compiled")
 RIVALS = (*TORCH, "torch-by-hand", "jax", "scikit-learn", "fastmlp-numpy")
+FEW = (OURS, *TORCH[:2], "torch-by-hand", "jax")  #: without what PyTorch compiles, which takes its time
+PREDICTORS = ("fastmlp-predict", "torch-predict", "torch-predict-compiled", "torch-predict-by-hand")
+THREADED = (*(f"fastmlp-{count}-threads" for count in THREADS), OURS)
 LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
 
 #: The batch sizes of the headline.
 BATCHES = (1, 5, 10, 32, 128, 512, 4096, 10_000)
+FEW_BATCHES = (5, 128, 10_000)
+PLAIN = Rule("plain", learning_rate=0.01)
 #: The other networks that must not fall behind, as (sizes, loss); the rest as for the headline.
 NETWORKS = (
     ((784, 300, 10), "cross_entropy"),
@@ -50,26 +58,41 @@ class Suite:
     longest: float = 1.0
 
 
+def on_mnist(**changes: Any) -> Work:
+    """The headline's work, on MNIST as the lab's PyTorch program takes it, with changes."""
+    return Work(**{"shift": LAB_SHIFT, **changes})
+
+
 def _source(sizes: tuple[int, ...]) -> str:
     return "mnist" if (sizes[0], sizes[-1]) == (784, 10) else "synthetic"
 
 
+def other_network(sizes: tuple[int, ...], loss: str, **changes: Any) -> Work:
+    """The work for another network: on MNIST where it fits, otherwise on made-up vectors."""
+    source = _source(sizes)
+    shift = LAB_SHIFT if sizes[0] == 784 else 0.0
+    return Work(sizes, loss=loss, source=source, shift=shift, **changes)
+
+
 def _networks() -> list[tuple[Work, tuple[str, ...]]]:
     return [
-        (Work(sizes, batch_size, loss=loss, source=_source(sizes)), (OURS, *TORCH[1:], "torch-by-hand", "jax"))
+        (other_network(sizes, loss, batch_size=batch_size), (OURS, *TORCH[1:], "torch-by-hand", "jax"))
         for sizes, loss in NETWORKS
         for batch_size in (1, 32, 512, 10_000)
     ]
 
 
-HEADLINE = tuple((Work(batch_size=batch_size), (OURS, *RIVALS)) for batch_size in BATCHES)
+HEADLINE = tuple((on_mnist(batch_size=batch_size), (OURS, *RIVALS)) for batch_size in BATCHES)
 LAB_JOB = ((Work.lab(), LAB),)
 
 #: name -> suite
 SUITES = {
     "quick": Suite(
-        "within a minute: two batch sizes, nothing compiled by PyTorch",
-        tuple((Work(batch_size=b), (OURS, "torch-eager", "torch-by-hand", "jax", "fastmlp-numpy")) for b in (5, 512)),
+        "within a minute: two batch sizes, a third of MNIST, nothing compiled by PyTorch",
+        tuple(
+            (on_mnist(batch_size=b, samples=20_000), (OURS, "torch-eager", "torch-by-hand", "jax", "fastmlp-numpy"))
+            for b in (5, 512)
+        ),
         rounds=5,
         target=0.03,
         longest=0.3,
@@ -80,7 +103,7 @@ SUITES = {
     "batches": Suite(
         "[784, 100, 10] at fourteen batch sizes, without what PyTorch compiles: for the curve",
         tuple(
-            (Work(batch_size=b), (OURS, "torch-eager", "torch-fused", "torch-by-hand", "jax", "fastmlp-numpy"))
+            (on_mnist(batch_size=b), (OURS, "torch-eager", "torch-fused", "torch-by-hand", "jax", "fastmlp-numpy"))
             for b in (1, 2, 5, 10, 20, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000)
         ),
         rounds=9,
@@ -93,7 +116,50 @@ SUITES = {
     ),
     "pixels": Suite(
         "training from uint8 pixels against training from float32",
-        tuple((Work(batch_size=b), ("fastmlp-cpu-uint8", OURS)) for b in BATCHES),
+        tuple((on_mnist(batch_size=b), ("fastmlp-cpu-uint8", OURS)) for b in BATCHES),
+    ),
+    "predict": Suite(
+        "the outputs of 10,000 images and of one",
+        tuple((on_mnist(batch_size=b, job="predict"), PREDICTORS) for b in (10_000, 1)),
+    ),
+    "threads": Suite(
+        "fastmlp with 1 to 16 threads, as far as there are cores, over batch sizes and networks down to [100, 1]",
+        (
+            *((on_mnist(batch_size=b), THREADED) for b in BATCHES),
+            *(
+                (other_network(sizes, loss, batch_size=b), THREADED)
+                for sizes, loss in NETWORKS[3:6]
+                for b in (1, 32, 512, 10_000)
+            ),
+        ),
+        rounds=9,
+    ),
+    "bf16": Suite(
+        "PyTorch under autocast to bfloat16, which is other arithmetic, beside float32",
+        tuple((on_mnist(batch_size=b), (OURS, "torch-fused", "torch-bf16")) for b in (128, 512, 4096, 10_000)),
+        rounds=9,
+    ),
+    "unshifted": Suite(
+        "the headline on pixels 0 … 1, four fifths of them zero, as torchvision's ToTensor gives them",
+        tuple((replace(work, shift=0.0), names) for work, names in HEADLINE),
+    ),
+    "dense": Suite(
+        "the headline on pixels with noise, so that they hold nothing to save arithmetic by",
+        tuple((replace(work, dense=True), names) for work, names in HEADLINE),
+    ),
+    "activations": Suite(
+        "[784, 100, 10] with sigmoid, tanh and relu at three batch sizes",
+        tuple(
+            (on_mnist(batch_size=b, activation=activation), FEW)
+            for activation in ("sigmoid", "tanh", "relu")
+            for b in FEW_BATCHES
+        ),
+        rounds=9,
+    ),
+    "rules": Suite(
+        "[784, 100, 10] with plain SGD and with momentum at three batch sizes",
+        tuple((on_mnist(batch_size=b, rule=rule), FEW) for rule in (PLAIN, MOMENTUM) for b in FEW_BATCHES),
+        rounds=9,
     ),
 }
 

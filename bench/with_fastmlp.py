@@ -7,7 +7,7 @@ import numpy as np
 
 from fastmlp import kernels
 from fastmlp.bench.contender import Contender, Missing, Settings, expect_training, limit_blas
-from fastmlp.bench.work import LEVELS, SHIFT, Work
+from fastmlp.bench.work import LEVELS, Work
 
 
 class Fastmlp(Contender):
@@ -19,7 +19,10 @@ class Fastmlp(Contender):
     def __init__(self, work: Work, settings: Settings) -> None:
         super().__init__(work, settings)
         expect_training(work)
-        self.kernels = kernels.backend(self.backend)
+        try:
+            self.kernels = kernels.backend(self.backend)
+        except RuntimeError as error:
+            raise Missing(str(error)) from None
         self.network = work.network()
         self.X, self.Y = work.load()
         self.order = work.order()
@@ -61,17 +64,42 @@ class FastmlpCpu(Fastmlp):
         return [{"threads": None}]
 
 
+def with_threads(count: int) -> type[FastmlpCpu]:
+    """The compiled backend with at most so many threads, as a contender."""
+
+    class FastmlpThreads(FastmlpCpu):
+        label = "1 thread" if count == 1 else f"{count} threads"
+        family = "fastmlp, threads given"
+
+        @classmethod
+        def settings_for(cls, work: Work, cores: int) -> list[Settings]:
+            if count > cores:
+                raise Missing(f"this machine has {cores} core{'s' * (cores > 1)}")
+            return [{"threads": count}]
+
+    FastmlpThreads.__doc__ = f"The compiled backend with {count} at most."
+    return FastmlpThreads
+
+
+class FastmlpCuda(FastmlpCpu):
+    """The CUDA backend."""
+
+    label = "fastmlp CUDA"
+    family = "fastmlp CUDA"
+    backend = "cuda"
+
+
 class FastmlpCpuPixels(FastmlpCpu):
     """The compiled backend on the images as they are, uint8."""
 
     label = "fastmlp from uint8"
 
     def __init__(self, work: Work, settings: Settings) -> None:
-        if not work.has_pixels:
-            raise Missing("samples are no images")
+        if not work.has_pixels or work.dense:
+            raise Missing("the samples are no bytes")
         super().__init__(work, settings)
         self.X = work.pixels()
-        self.network = replace(self.network, input_scale=1 / LEVELS, input_shift=SHIFT)
+        self.network = replace(self.network, input_scale=1 / LEVELS, input_shift=work.shift)
 
 
 class FastmlpNumpy(Fastmlp):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastmlp.bench.contender import EXTRA, Contender, Missing, Settings, expect_training
 from fastmlp.bench.work import Work
@@ -80,24 +80,92 @@ class TorchCompiled(TorchFused):
     label = "PyTorch compiled"
 
     def __init__(self, work: Work, settings: Settings) -> None:
-        # Its compiler's own pool of processes would go on beside the clock.
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         super().__init__(work, settings)
         import torch
 
-        torch._dynamo.reset()
-        eager = super().loss
-        self.compiled = torch.compile(lambda x, y: eager(x, y), dynamic=False)
-        try:
-            self.compiled(*self.batches[0]).backward()
-        except Exception as error:  # whatever its compiler chain raises, there is nothing to be timed
-            reason = str(error).strip().partition("\n")[0]
-            raise Missing(f"torch.compile does not work here: {type(error).__name__}: {reason}") from error
+        self.compiled = compiled(torch, super().loss, lambda loss: loss(*self.batches[0]).backward())
         self.optimizer.zero_grad()
 
     def loss(self, x, y):
         """Forward, up to the loss, compiled."""
         return self.compiled(x, y)
+
+
+def compiled(torch, function: Callable, try_it: Callable[[Callable], Any]) -> Callable:
+    """A function through torch.compile, for the shapes of its first call.
+
+    Parameters
+    ----------
+    torch : module
+    function : callable
+    try_it : callable
+        Given the compiled function, calls it once.
+
+    Raises
+    ------
+    Missing
+        If its compiler does not work here.
+    """
+    # Its compiler's own pool of processes would go on beside the clock.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    torch._dynamo.reset()
+    # It takes functions alone: a bound method's arguments would be looked through at every call.
+    result = torch.compile(lambda *arguments: function(*arguments), dynamic=False)
+    try:
+        try_it(result)
+    except Exception as error:  # whatever its compiler chain raises, there is nothing to be timed
+        reason = str(error).strip().partition("\n")[0]
+        raise Missing(f"torch.compile does not work here: {type(error).__name__}: {reason}") from error
+    return result
+
+
+class TorchAutocast(TorchFused):
+    """The same under autocast to bfloat16: other arithmetic, shown apart."""
+
+    label = "PyTorch bf16 autocast"
+    family = "PyTorch bf16"
+    arithmetic = "bfloat16"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        super().__init__(work, settings)
+        if work.dtype != "float32":
+            raise Missing(f"autocast is for float32, not {work.dtype}")
+        import torch
+
+        self.autocast = torch.autocast("cpu", torch.bfloat16)
+
+    def loss(self, x, y):
+        """Forward, up to the loss; backward follows what forward has cast."""
+        with self.autocast:
+            return super().loss(x, y)
+
+
+class TorchCuda(TorchFused):
+    """PyTorch on a CUDA device, samples and all."""
+
+    label = "PyTorch CUDA"
+    family = "PyTorch CUDA"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        torch = import_torch(settings["threads"])
+        if not torch.cuda.is_available():
+            raise Missing("no CUDA device")
+        super().__init__(work, settings)
+        self.batches = [(x.cuda(), y.cuda()) for x, y in self.batches]
+        self.model.cuda()
+        self.optimizer = torch_optimizer(torch, work, self.model.parameters(), self.fused)
+        self.synchronize = torch.cuda.synchronize
+
+    @classmethod
+    def settings_for(cls, work: Work, cores: int) -> list[Settings]:
+        """One thread feeds the device."""
+        return [{"threads": 1}]
+
+    def run(self, steps: int) -> list:
+        """The usual loop, waited for."""
+        losses = super().run(steps)
+        self.synchronize()
+        return losses
 
 
 def torch_model(torch, work: Work):

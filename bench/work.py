@@ -7,7 +7,7 @@ numbers, whatever library they call.
 
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,20 +15,21 @@ from fastmlp import data as datasets
 from fastmlp.initializers import INITIALIZERS
 from fastmlp.kernels import Network, Rule
 
-__all__ = ["JOBS", "LEVELS", "MOMENTUM", "SHIFT", "SOURCES", "Work", "mnist_is_here", "operations"]
+__all__ = ["JOBS", "LAB_SHIFT", "LEVELS", "MOMENTUM", "SOURCES", "Work", "bytes_touched", "mnist_is_here", "operations"]
 
 #: The update rule of the lab's PyTorch program.
 MOMENTUM = Rule("momentum", learning_rate=0.001, momentum=0.9)
 
 #: "train": steps of mini-batches, the loss of each before its step. "lab": the lab's full-batch iterations, after each
 #: of them a prediction and its loss ½ mean((prediction - Y)²), as the lab's NumPy program reports it.
-JOBS = ("train", "lab")
+#: "predict": the outputs of a batch with the initial weights, after softmax or sigmoid; a step is one call.
+JOBS = ("train", "lab", "predict")
 
 #: Where samples come from. "synthetic" has the shape of "mnist" where there are 784 inputs, and fits any network.
 SOURCES = ("mnist", "synthetic")
 
 LEVELS = 255  #: the largest value of a pixel
-SHIFT = -0.5  #: added to a pixel of 0 … 1, as Normalize((0.5,), (1.0,)) of the lab's PyTorch program does
+LAB_SHIFT = -0.5  #: added to a pixel of 0 … 1 by Normalize((0.5,), (1.0,)) of the lab's PyTorch program
 ZERO_PIXELS = 0.81  #: the share of MNIST's pixels that are zero
 
 
@@ -54,8 +55,14 @@ class Work:
         An initializer of `fastmlp.initializers`.
     seed : int, default 0
         Of the initial weights, the order, and synthetic samples.
-    job : {"train", "lab"}, default "train"
+    job : {"train", "lab", "predict"}, default "train"
         See `JOBS`.
+    shift : {0.0, -0.5}, default 0.0
+        Added to pixels of 0 … 1: with 0 they are as torchvision's ToTensor gives them, and four fifths of MNIST's are
+        zero; with -½ as after the lab's Normalize((0.5,), (1.0,)), and as many are -½.
+    dense : bool, default False
+        Whether each pixel gets noise of up to half a grey level, so that an image holds hardly a value twice, and
+        nothing that arithmetic could be saved by.
 
     Raises
     ------
@@ -74,6 +81,8 @@ class Work:
     init: str = "torch"
     seed: int = 0
     job: str = "train"
+    shift: float = 0.0
+    dense: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("job", JOBS), ("source", SOURCES), ("init", INITIALIZERS)):
@@ -87,6 +96,10 @@ class Work:
             raise ValueError(f"samples={self.samples}; expected 60,000 at most with source='mnist'")
         if self.job == "lab" and (self.batch_size, self.loss) != (self.samples, "binary_cross_entropy"):
             raise ValueError("job='lab' expects batch_size=samples and loss='binary_cross_entropy'")
+        if self.shift not in (0.0, LAB_SHIFT):
+            raise ValueError(f"shift={self.shift}; expected 0.0 or {LAB_SHIFT}")
+        if (self.shift or self.dense) and (self.job == "lab" or not self.has_pixels):
+            raise ValueError(f"shift={self.shift}, dense={self.dense}; expected neither without scaled pixels")
         self.network()  # refuses what is left
 
     @classmethod
@@ -119,7 +132,20 @@ class Work:
         """The work in one line."""
         if self.job == "lab":
             return f"lab's job: {list(self.sizes)}, {self.samples:,} raw images at once, {self.dtype}"
-        return f"{list(self.sizes)}, {self.activation}, batch {self.batch_size:,}, {self.dtype}"
+        job = "predict, " if self.job == "predict" else ""
+        data = f", {self.data}" if self.has_pixels else ""
+        return f"{job}{list(self.sizes)}, {self.activation}, batch {self.batch_size:,}, {self.dtype}{data}"
+
+    @property
+    def data(self) -> str:
+        """The samples in a few words."""
+        if not self.has_pixels:
+            return "made-up vectors"
+        name = "MNIST" if self.source == "mnist" else "made-up images"
+        if self.job == "lab":
+            return f"{name}, raw pixels 0 … 255"
+        low, high = self.shift, self.shift + 1
+        return f"{name}, pixels {low:g} … {high:g}{' with noise' if self.dense else ''}"
 
     @property
     def batches(self) -> int:
@@ -161,14 +187,15 @@ class Work:
         Returns
         -------
         X : ndarray [n, n_in]
-            In the work's dtype, pixels as pixel / 255 - ½; in the lab's job the raw pixels, uint8. n is `samples`;
+            In the work's dtype, pixels as pixel / 255 + shift; in the lab's job the raw pixels, uint8. n is `samples`;
             shuffled, those of whole batches alone.
         Y : ndarray
             int32 labels [n] after cross-entropy, otherwise targets [n, n_out] in the work's dtype.
         """
         ends = self.sizes[0], self.sizes[-1]
         shuffled = shuffled and self.job != "lab"
-        X, Y = _load(self.source, ends, self.samples, self.loss, self.dtype, self.seed, self.job == "lab", shuffled)
+        pixels = Pixels(self.job == "lab", self.shift, self.dense)
+        X, Y = _load(self.source, ends, self.samples, self.loss, self.dtype, self.seed, pixels, shuffled)
         n = self.batches * self.batch_size if shuffled else self.samples
         return X[:n], Y[:n]
 
@@ -178,10 +205,10 @@ class Work:
         Raises
         ------
         ValueError
-            If samples are no images.
+            If samples are no images, or have noise that bytes can't hold.
         """
-        if not self.has_pixels:
-            raise ValueError(f"{self.title} has no pixels; expected 784 inputs")
+        if not self.has_pixels or self.dense:
+            raise ValueError(f"{self.title} has no samples of bytes; expected 784 inputs and dense=False")
         return _images(self.source, self.samples, self.sizes[-1], self.seed)[0]
 
     def order(self) -> np.ndarray:
@@ -194,12 +221,30 @@ def operations(work: Work) -> float:
     """Floating-point operations of one step, those of the matrix products alone.
 
     A product [B, i] · [i, o] counts 2 B i o. A step has three for each layer: forward, gradient, and the deltas of the
-    layer before (none for the first). The lab's job predicts once more.
+    layer before (none for the first). The lab's job predicts once more. A prediction is the forward products alone.
     """
     pairs = list(zip(work.sizes, work.sizes[1:], strict=False))
     products = [i * o for i, o in pairs]
+    if work.job == "predict":
+        return 2.0 * work.batch_size * sum(products)
     passes = 3 * sum(products) - products[0] + (sum(products) if work.job == "lab" else 0)
     return 2.0 * work.batch_size * passes
+
+
+def bytes_touched(work: Work) -> float:
+    """Bytes that one step can't do without: its samples read once; parameters and velocity (or moments) read and
+    written once.
+
+    A prediction reads its samples and the parameters. What comes between the layers is left out: it need never leave
+    the first caches.
+    """
+    size = np.dtype(work.dtype).itemsize
+    parameters = sum((i + 1) * o for i, o in zip(work.sizes, work.sizes[1:], strict=False))
+    sample = work.sizes[0] * (1 if work.job == "lab" else size)
+    passes = {"plain": 2, "adam": 6}.get(work.rule.kind, 4)
+    if work.job == "predict":
+        passes = 1
+    return float(work.batch_size * sample + passes * parameters * size)
 
 
 def mnist_is_here() -> bool:
@@ -216,15 +261,23 @@ def permutation(samples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(samples)
 
 
+class Pixels(NamedTuple):
+    """How pixels become inputs, see `Work`."""
+
+    raw: bool
+    shift: float
+    dense: bool
+
+
 @lru_cache(maxsize=1)
 def _load(
-    source: str, ends: tuple[int, int], samples: int, loss: str, dtype: str, seed: int, raw: bool, shuffled: bool
+    source: str, ends: tuple[int, int], samples: int, loss: str, dtype: str, seed: int, how: Pixels, shuffled: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """See `Work.load`. Only the last is kept: each is some hundred megabytes."""
     n_in, n_out = ends
     if source == "mnist" or n_in == 784:
         pixels, labels = _images(source, samples, n_out, seed)
-        X = pixels if raw else _scaled(pixels, dtype)
+        X = pixels if how.raw else _scaled(pixels, dtype, how, seed)
         Y = labels if loss == "cross_entropy" else np.eye(n_out, dtype=dtype)[labels]
     else:
         X, Y = _vectors(n_in, n_out, samples, loss, dtype, seed)
@@ -253,12 +306,14 @@ def _images(source: str, samples: int, classes: int, seed: int) -> tuple[np.ndar
     return pixels, labels
 
 
-def _scaled(pixels: np.ndarray, dtype: str) -> np.ndarray:
-    """Pixels as pixel / 255 - ½."""
+def _scaled(pixels: np.ndarray, dtype: str, how: Pixels, seed: int) -> np.ndarray:
+    """Pixels as pixel / 255 + shift; dense, with noise of up to half a level."""
     T = np.dtype(dtype).type
     X = pixels.astype(dtype)
+    if how.dense:
+        X += np.random.default_rng(seed).random(X.shape, np.float32) - np.float32(0.5)
     X *= T(1 / LEVELS)
-    X += T(SHIFT)
+    X += T(how.shift)
     return X
 
 

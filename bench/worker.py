@@ -1,7 +1,7 @@
 """A contender's process: reads a command a line, writes an answer a line, both JSON.
 
-Its commands: ``start`` sets a contender up, ``losses`` takes steps and tells their losses, ``time`` takes steps by
-the clock. Whatever a library prints goes to standard error, so that the answers stay alone.
+Its commands: ``start`` sets a contender up, ``losses`` takes steps and tells their losses (or outputs), ``time`` takes
+steps by the clock. Whatever a library prints goes to standard error, so that the answers stay alone.
 """
 
 import gc
@@ -61,12 +61,10 @@ class Host:
 
     def losses(self, chunks: list[int]) -> dict[str, Any]:
         """Take steps in several calls of so many each: the losses of each call."""
-        from fastmlp.bench.contender import as_floats
-
         told = []
         for steps in chunks:
             self.contender.prepare(steps)
-            told.append(as_floats(self.contender.run(steps)))
+            told.append(self.contender.told(self.contender.run(steps)))
         return {"losses": told}
 
     def time(self, steps: int, warm: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fastmlp.bench.contender import thread_counts
 from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.processes import Crew, Worker, WorkerDied
 from fastmlp.bench.suites import SUITES, Suite
-from fastmlp.bench.work import Work, operations
+from fastmlp.bench.work import Work, bytes_touched, operations
 from fastmlp.cli import MISTAKE, OK, main
 from fastmlp.kernels import Rule
 
@@ -35,6 +35,7 @@ TINY_LAB = Work.lab(sizes=(784, 6, 3), source="synthetic", samples=40, batch_siz
 WRONG = """
 from dataclasses import replace
 
+from fastmlp.bench.predictors import FastmlpPredict
 from fastmlp.bench.with_fastmlp import FastmlpNumpy
 
 
@@ -43,6 +44,11 @@ class WrongRate(FastmlpNumpy):
         super().__init__(work, settings)
         rule = replace(work.rule, learning_rate=1.01 * work.rule.learning_rate)
         self.work = replace(work, rule=rule)
+
+
+class WrongOutputs(FastmlpPredict):
+    def run(self, steps):
+        return super().run(steps) * 1.001
 
 
 class Broken(FastmlpNumpy):
@@ -146,6 +152,24 @@ def test_made_up_images_are_mostly_background():
     assert 0.7 < np.mean(pixels == 0) < 0.9
 
 
+def test_shift_and_noise_of_pixels():
+    plain = Work(source="synthetic", samples=50)
+    pixels = plain.pixels()
+    np.testing.assert_allclose(plain.load()[0], pixels / 255, atol=1e-7)
+    shifted = replace(plain, shift=-0.5)
+    np.testing.assert_allclose(shifted.load()[0], pixels / 255 - 0.5, atol=1e-7)
+    noisy = replace(shifted, dense=True).load()[0]
+    assert abs(noisy - shifted.load()[0]).max() <= 0.5 / 255 + 1e-6
+    assert all(len(np.unique(image)) > 0.99 * 784 for image in noisy)
+    assert len(np.unique(shifted.load()[0])) <= 256
+
+
+def test_bytes_of_a_hand_count():
+    # 6 samples of 12 inputs; 7·13 + 4·8 parameters and as many velocities, read and written; 4 bytes each
+    assert bytes_touched(TINY) == 4 * (72 + 4 * 123)
+    assert bytes_touched(replace(TINY, job="predict")) == 4 * (72 + 123)
+
+
 def test_operations_of_a_hand_count():
     # forward 6·12·7 + 6·7·4, gradients the same, deltas 6·7·4; each multiply-add is two operations
     assert operations(TINY) == 2 * (2 * (504 + 168) + 168)
@@ -158,6 +182,9 @@ def test_operations_of_a_hand_count():
         ({"job": "rest"}, "job='rest'"),
         ({"source": "mnist"}, "784 inputs"),
         ({"job": "lab"}, "job='lab'"),
+        ({"shift": 0.5}, "shift=0.5"),
+        ({"shift": -0.5}, "without scaled pixels"),
+        ({"dense": True}, "without scaled pixels"),
         ({"dtype": "float16"}, "dtype='float16'"),
     ],
 )
@@ -219,6 +246,67 @@ def test_by_hand_is_right_in_every_form(changes, weights, bias, own_process):
     told = [[float(loss) for loss in kind.run(20)]]
     expected = measure.oracle_losses(work, 20)
     assert measure.largest_difference(told, [20], expected) < measure.TOLERANCE[work.dtype]
+
+
+PREDICT = replace(TINY, job="predict", batch_size=8)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mean_squared_error"])
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("fastmlp-predict", None),
+        pytest.param("torch-predict", None, marks=needs_torch),
+        pytest.param("torch-predict-by-hand", "in_out", marks=needs_torch),
+        pytest.param("torch-predict-by-hand", "out_in", marks=needs_torch),
+    ],
+)
+def test_predictors_give_the_outputs_of_the_oracle(name, weights, loss, own_process):
+    work = replace(PREDICT, sizes=(12, 7, 5, 4), loss=loss, activation="tanh")
+    predictor = contender(name)(work, {"threads": 1, "weights": weights})
+    told = []
+    for _ in range(2):
+        predictor.prepare(1)
+        told.append(predictor.told(predictor.run(1)))
+    expected = measure.expected_of(work)
+    assert expected.shape == (2 * 8 * 4,)
+    assert measure.largest_difference(told, [32, 32], expected) < measure.TOLERANCE["float32"]
+
+
+def test_wrong_outputs_are_refused(crew, wrong_module):
+    result = measure.measure_work(PREDICT, ["fastmlp-predict", f"{wrong_module}:WrongOutputs"], crew, rounds=1, steps=2)
+    assert set(result["contenders"]) == {"fastmlp-predict"}
+    assert "its outputs" in result["refused"][f"{wrong_module}:WrongOutputs"]
+
+
+@needs_torch
+def test_autocast_is_other_arithmetic_and_learns(own_process):
+    """It passes its looser check, and float32's not; one that stands still does not pass."""
+    work = replace(TINY, batch_size=20)
+    expected = measure.oracle_losses(work, 20)
+    kind = contender("torch-bf16")
+
+    def difference(rule):
+        own = kind(replace(work, rule=rule), {"threads": 1})
+        own.prepare(20)
+        return measure.largest_difference([own.told(own.run(20))], [20], expected)
+
+    assert measure.TOLERANCE["float32"] < difference(work.rule) < measure.TOLERANCE["bfloat16"]
+    assert difference(replace(work.rule, learning_rate=0.0)) > measure.TOLERANCE["bfloat16"]
+
+
+def test_threads_that_are_not_here_are_missing(crew):
+    result = measure.measure_work(TINY, ["fastmlp-1-threads", "fastmlp-16-threads"], crew, rounds=1, steps=2)
+    assert list(result["contenders"]) == ["fastmlp-1-threads"]
+    assert result["missing"] == {"fastmlp-16-threads": "this machine has 1 core"}
+
+
+def test_cuda_is_missing_with_its_reason(crew):
+    torch_cuda = HAS_TORCH and importlib.import_module("torch").cuda.is_available()
+    result = measure.measure_work(TINY, ["fastmlp-cuda", "torch-cuda"], crew, rounds=1, steps=2)
+    if HAS_TORCH and not torch_cuda:
+        assert result["missing"]["torch-cuda"] == "no CUDA device"
+    assert result["refused"] == {}
 
 
 # ---- equal losses ----
@@ -354,6 +442,12 @@ def test_result_file_comes_back(result, tmp_path):
     results.save(result, path)
     assert results.load(path) == json.loads(json.dumps(result))
     assert os.listdir(path.parent) == ["r.json"]
+
+
+def test_older_result_files_are_read():
+    """Of format 1, which did not tell the shift: the lab's, for works on pixels."""
+    result = results.of_format_2({"format": 1, "measurements": [{"work": {"job": "train", "sizes": [784, 100, 10]}}]})
+    assert result["measurements"][0]["work"]["shift"] == -0.5
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}'])
@@ -499,7 +593,7 @@ def fake(ours, theirs, family="PyTorch"):
         "ceilings": {"float32": CEILING},
         "measurements": [
             {
-                "work": Work().to_dict(),
+                "work": Work(shift=-0.5).to_dict(),
                 "rounds": 3,
                 "steps": 100,
                 "contenders": {

@@ -1,13 +1,13 @@
 """How long the CPU backend's functions take, one by one: ``pytest bench/ --benchmark-enable``.
 
-Beside the whole of `bench`, which compares with rivals, this tells a developer which function got slower. Without
+`fastmlp.bench` compares the whole with rivals; this tells a developer which function got slower. Without
 ``--benchmark-enable`` each runs once and is only checked for working.
 """
 
 import numpy as np
 import pytest
 
-from fastmlp.bench.work import Work
+from fastmlp.bench.work import LAB_SHIFT, Work
 from fastmlp.kernels import Network, cpu
 
 #: (sizes, samples at once): the lab's network from one sample to its whole job, and one with large products.
@@ -25,7 +25,7 @@ def shape_id(shape: tuple[tuple[int, ...], int]) -> str:
 def prepared(shape: tuple[tuple[int, ...], int], dtype: str) -> tuple[Network, np.ndarray, np.ndarray, np.ndarray]:
     """Network, parameters, samples and labels."""
     sizes, samples = shape
-    work = Work(sizes, batch_size=1, dtype=dtype, source="synthetic", samples=samples)
+    work = Work(sizes, batch_size=1, dtype=dtype, source="synthetic", samples=samples, shift=LAB_SHIFT)
     X, labels = work.load()
     return work.network(), work.parameters(), X, labels
 
@@ -83,7 +83,7 @@ def test_update_weights(benchmark, sizes, dtype) -> None:
 @pytest.mark.parametrize("batch_size", BATCHES)
 def test_train_epoch(benchmark, batch_size, dtype, threads) -> None:
     """Steps over 4,096 samples."""
-    work = Work(batch_size=batch_size, dtype=dtype, source="synthetic", samples=STEPS_SAMPLES)
+    work = Work(batch_size=batch_size, dtype=dtype, source="synthetic", samples=STEPS_SAMPLES, shift=LAB_SHIFT)
     network, parameters = work.network(), work.parameters()
     state = network.state(work.rule)
     X, Y = work.load()
