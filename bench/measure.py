@@ -8,6 +8,7 @@ same batches by the clock.
 """
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import machine, results
-from fastmlp.bench.ceiling import measure_ceiling
+from fastmlp.bench.ceiling import LIBRARIES, measure_ceiling, measure_memory
 from fastmlp.bench.contender import Contender, Missing, lab_loss
 from fastmlp.bench.contenders import contender
 from fastmlp.bench.processes import Crew, Worker, WorkerDied
@@ -207,8 +208,8 @@ def start(entrant: Entrant, work: Work, crew: Crew, settings: dict[str, Any]) ->
     entrant.record.update(setup_seconds=round(answer["seconds"], 3), version=answer["version"])
 
 
-def choose_settings(entrant: Entrant, work: Work, crew: Crew) -> None:
-    """Try a contender's settings, and set it up anew with the fastest.
+def choose_settings(entrant: Entrant, work: Work, crew: Crew, patience: float) -> None:
+    """Try a contender's settings until patience (in seconds) is over, and set it up anew with the fastest.
 
     Raises
     ------
@@ -221,7 +222,11 @@ def choose_settings(entrant: Entrant, work: Work, crew: Crew) -> None:
         forms = entrant.kind.settings_for(work, machine.cores())
     except Missing as reason:
         raise Absent(str(reason)) from None
+    begin = time.perf_counter()
     for settings in forms:
+        if entrant.trials and time.perf_counter() - begin > patience:
+            entrant.record["untried"] = len(forms) - len(entrant.trials)
+            break
         start(entrant, work, crew, settings)
         seconds = try_steps(entrant.worker(crew, settings), steps, best)
         entrant.trials.append({"settings": settings, "microseconds_a_step": round(seconds * 1e6, 3)})
@@ -243,10 +248,10 @@ def try_steps(worker: Worker, steps: int, best: float) -> float:
     return min(worker.ask("time", steps=steps, warm=few)["seconds"] for _ in range(TRIALS)) / steps
 
 
-def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray) -> Absent | None:
+def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray, patience: float) -> Absent | None:
     """All that comes before the clock; None for who takes part, otherwise why not."""
     try:
-        choose_settings(entrant, work, crew)
+        choose_settings(entrant, work, crew, patience)
         check_losses(entrant, work, crew, expected)
     except Absent as absent:
         return absent
@@ -287,6 +292,7 @@ def measure_work(
     target: float = 0.1,
     longest: float = 1.0,
     steps: int | None = None,
+    patience: float = float("inf"),
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Measure one work.
@@ -303,6 +309,8 @@ def measure_work(
         As for `choose_steps`.
     steps : int, optional
         Of a turn, in place of that choice.
+    patience : float, optional
+        Seconds after which no further setting of a contender is tried; by default all are.
     progress : callable, optional
         Called with a line of text before each contender is set up, and before each round:
         ``len(names) + rounds`` times.
@@ -311,7 +319,8 @@ def measure_work(
     -------
     dict
         ``work``, ``steps`` and ``warm`` (untimed ones before them) of a turn, ``rounds``; ``contenders``: for each its
-        label, family, version, chosen settings and trials, loss_difference, and raw ``seconds`` of each round;
+        label, family, version, chosen settings, trials and the number of settings
+        untried (if any), loss_difference, and raw ``seconds`` of each round;
         ``missing`` and ``refused``: reasons.
     """
     expected = expected_of(work)
@@ -320,7 +329,7 @@ def measure_work(
     for name in names:
         progress(f"{name}: setting up")
         entrant = Entrant(name, contender(name))
-        reason = admit(entrant, work, crew, expected)
+        reason = admit(entrant, work, crew, expected, patience)
         if reason is None:
             present.append(entrant)
         else:
@@ -378,7 +387,8 @@ def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict
     -------
     dict
         What `fastmlp.bench.results.save` writes: ``format``, ``suite``, ``machine``, ``ceilings`` (dtype -> see
-        `fastmlp.bench.ceiling`), ``measurements`` (see `measure_work`), and whether Ctrl-C
+        `fastmlp.bench.ceiling`) and ``memory`` (likewise, or None), ``measurements`` (see `measure_work`), and whether
+        Ctrl-C
         has ``interrupted`` it after some of them.
 
     Raises
@@ -390,7 +400,12 @@ def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict
     ceilings = {}
     for dtype in dtypes(suite):
         progress(f"ceiling, {dtype}")
-        ceilings[dtype] = measure_ceiling(dtype, machine.cores())
+        libraries = LIBRARIES if suite.ceiling else LIBRARIES[:1]
+        ceilings[dtype] = measure_ceiling(dtype, machine.cores(), libraries=libraries)
+    memory = None
+    if suite.ceiling:
+        progress("memory")
+        memory = measure_memory(machine.cores())
     measurements: list[dict[str, Any]] = []
     interrupted = False
     with Crew() as crew:
@@ -408,6 +423,7 @@ def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict
         "interrupted": interrupted,
         "machine": {**described, "load_after": machine.load()},
         "ceilings": ceilings,
+        "memory": memory,
         "measurements": measurements,
     }
 
@@ -419,7 +435,14 @@ def measure_job(work: Work, names: Sequence[str], crew: Crew, suite: Suite, prog
         progress(f"{work.title}: {text}")
 
     return measure_work(
-        work, names, crew, rounds=suite.rounds, target=suite.target, longest=suite.longest, progress=tell
+        work,
+        names,
+        crew,
+        rounds=suite.rounds,
+        target=suite.target,
+        longest=suite.longest,
+        patience=suite.patience,
+        progress=tell,
     )
 
 
@@ -430,4 +453,4 @@ def dtypes(suite: Suite) -> list[str]:
 
 def ticks(suite: Suite) -> int:
     """How often `measure_suite` calls ``progress``."""
-    return len(dtypes(suite)) + sum(len(names) + suite.rounds for _, names in suite.jobs)
+    return len(dtypes(suite)) + suite.ceiling + sum(len(names) + suite.rounds for _, names in suite.jobs)

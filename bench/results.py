@@ -64,7 +64,7 @@ def of_format_2(result: dict[str, Any]) -> dict[str, Any]:
         work = measurement["work"]
         if work["job"] == "train" and work["sizes"][0] == 784:
             work["shift"] = LAB_SHIFT
-    return {**result, "format": FORMAT, "interrupted": False}
+    return {**result, "format": FORMAT, "interrupted": False, "memory": None}
 
 
 @dataclass(frozen=True)

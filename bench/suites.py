@@ -49,6 +49,10 @@ class Suite:
         Seconds that the fastest contender's turn should take, so that the clock is no matter …
     longest : float, default 1.0
         … unless the slowest one's would then take more than this.
+    patience : float, optional
+        Seconds after which no further setting of a rival is tried for a work; by default all are.
+    ceiling : bool, default True
+        Whether PyTorch's matrix product is tried for the ceiling, too, and the memory's rate measured.
     """
 
     summary: str
@@ -56,6 +60,8 @@ class Suite:
     rounds: int = 15
     target: float = 0.1
     longest: float = 1.0
+    patience: float = float("inf")
+    ceiling: bool = True
 
 
 def on_mnist(**changes: Any) -> Work:
@@ -96,6 +102,8 @@ SUITES = {
         rounds=5,
         target=0.03,
         longest=0.3,
+        patience=3.0,
+        ceiling=False,
     ),
     "headline": Suite("[784, 100, 10] at eight batch sizes, every contender", HEADLINE),
     "lab": Suite("the lab's full-batch job against its NumPy program", LAB_JOB, rounds=5, target=1.5, longest=5.0),

@@ -14,7 +14,7 @@ import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from fastmlp.bench import command, measure, plots, results, tables
-from fastmlp.bench.ceiling import measure_ceiling
+from fastmlp.bench.ceiling import measure_ceiling, measure_memory
 from fastmlp.bench.contender import thread_counts
 from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.processes import Crew, Worker, WorkerDied
@@ -60,12 +60,16 @@ class Broken(FastmlpNumpy):
 CEILING = {"gflops": 159.8, "library": "numpy", "threads": 2, "size": 2048, "all": {"numpy": 159.8}}
 
 
+MEMORY = {"gigabytes_per_second": 20.0, "threads": 2, "mebibytes": 128, "all": {"copy": 18.0, "triad": 20.0}}
+
+
 def hasten(patch):
     """One thread, few and short trials, no ceiling: what is tested is not speed."""
     patch.setattr(measure, "TRIAL_STEPS", (2, 4))
     patch.setattr(measure, "TRIALS", 1)
     patch.setattr(measure.machine, "cores", lambda: 1)
-    patch.setattr(measure, "measure_ceiling", lambda dtype, threads: {**CEILING, "threads": threads})
+    patch.setattr(measure, "measure_ceiling", lambda dtype, threads, **_: {**CEILING, "threads": threads})
+    patch.setattr(measure, "measure_memory", lambda threads: {**MEMORY, "threads": threads})
 
 
 @pytest.fixture
@@ -435,6 +439,22 @@ def test_ceiling_is_a_rate():
     assert found["gflops"] == max(found["all"].values()) > 0
     assert found["library"] in found["all"]
     assert "numpy" in found["all"]
+    alone = measure_ceiling("float64", 1, size=64, libraries=("numpy", "no_such_library"))
+    assert alone["library"] == "numpy"
+
+
+def test_memory_has_a_rate():
+    found = measure_memory(2, mebibytes=4)
+    assert set(found["all"]) == {"copy", "triad"}
+    assert found["gigabytes_per_second"] == max(found["all"].values()) > 0.1
+
+
+def test_patience_leaves_settings_untried(crew, monkeypatch):
+    monkeypatch.setattr(measure.machine, "cores", lambda: 4)
+    result = measure.measure_work(TINY, ["fastmlp-numpy"], crew, rounds=1, steps=2, patience=0.0)
+    raw = result["contenders"]["fastmlp-numpy"]
+    assert [trial["settings"] for trial in raw["trials"]] == [{"threads": 1}]
+    assert raw["untried"] == 3
 
 
 def test_result_file_comes_back(result, tmp_path):
