@@ -17,11 +17,24 @@ from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.measure import Progress as Tell
 from fastmlp.bench.measure import measure_suite, ticks
 from fastmlp.bench.suites import SUITES, Suite, with_source
-from fastmlp.bench.tables import number, ours_of
+from fastmlp.bench.tables import number, ours_of, seconds_text
+from fastmlp.bench.time_to_accuracy import SETTINGS, SUMMARY
 from fastmlp.bench.work import Work, mnist_is_here
 from fastmlp.kernels.names import unknown_name
 
-__all__ = ["INTERRUPTED", "OK", "REFUSED", "NothingMeasured", "bench", "check_places", "chosen_suite", "listing"]
+__all__ = [
+    "ACCURACY",
+    "INTERRUPTED",
+    "OK",
+    "REFUSED",
+    "NothingMeasured",
+    "bench",
+    "bench_accuracy",
+    "check_places",
+    "chosen_programs",
+    "chosen_suite",
+    "listing",
+]
 
 OK, REFUSED, INTERRUPTED = 0, 1, 130
 
@@ -29,6 +42,8 @@ OK, REFUSED, INTERRUPTED = 0, 1, 130
 class NothingMeasured(RuntimeError):
     """No contender could take part; the message says why."""
 
+
+ACCURACY = "accuracy"  #: the suite that measures programs, not steps
 
 #: The load of the machine, as a part of its cores, from which on measuring is not worth much.
 BUSY = 0.25
@@ -38,7 +53,25 @@ PIPED_WIDTH = 110  #: columns of the tables where output goes to no terminal
 def listing() -> str:
     """The suites, a line each, and the contenders."""
     lines = [f"{name}: {suite.summary}" for name, suite in SUITES.items()]
-    return "\n".join([*lines, f"contenders: {', '.join(CONTENDERS)}"])
+    lines += [f"{ACCURACY}: {SUMMARY}", f"contenders: {', '.join(CONTENDERS)}"]
+    return "\n".join([*lines, f"contenders of the suite {ACCURACY}: {', '.join(SETTINGS)}"])
+
+
+def chosen_programs(contenders: str | None, batch_sizes: str | None) -> list[str]:
+    """The programs of the suite "accuracy" that the command line chooses.
+
+    Raises
+    ------
+    ValueError
+        If there is no such program, or batch sizes are given.
+    """
+    if batch_sizes is not None:
+        raise ValueError(f"--batch-sizes does not go with --suite={ACCURACY}: each program has settings of its own")
+    names = list(SETTINGS) if contenders is None else [name.strip() for name in contenders.split(",")]
+    for name in names:
+        if name not in SETTINGS:
+            raise unknown_name("contender", name, SETTINGS)
+    return names
 
 
 def chosen_suite(
@@ -61,7 +94,7 @@ def chosen_suite(
         If a value is not as expected, or nothing is left to measure.
     """
     if name not in SUITES:
-        raise unknown_name("suite", name, SUITES)
+        raise unknown_name("suite", name, [*SUITES, ACCURACY])
     suite = SUITES[name]
     if rounds is not None:
         suite = replace(suite, rounds=rounds)
@@ -138,13 +171,20 @@ def progress_bar(console: Console, total: int) -> Iterator[Tell]:
 
 
 def table_of(result: dict[str, Any], measurement: dict[str, Any]) -> Table:
-    """A measurement for the terminal: a row a contender, the fastest first."""
+    """A measurement for the terminal: a row a contender, the fastest first.
+
+    The last column says how many times our time a contender takes, with the interval of 95 %: below 1 it is faster.
+    Where numbers of threads are compared it is how many times faster than one thread each is.
+    """
+    contenders = measurement["contenders"]
     ours = ours_of(measurement)
+    against = f"times {ours or '-'}"
+    if results.ONE_THREAD in contenders:
+        ours, against = results.ONE_THREAD, "speed-up over 1 thread"
     table = Table(box=SIMPLE_HEAD, title=Work.from_dict(measurement["work"]).title, title_justify="left")
     table.add_column("contender", no_wrap=True)
-    for heading in ("threads", "µs/step", "± IQR", "samples/s", "GFLOP/s", "ceiling", f"times {ours or '-'}"):
+    for heading in ("threads", "µs/step", "± IQR", "samples/s", "GFLOP/s", "ceiling", against):
         table.add_column(heading, justify="right")
-    contenders = measurement["contenders"]
     rows = {name: results.figures(result, measurement, name) for name in contenders}
     for name in sorted(rows, key=lambda name: rows[name].microseconds):
         own = rows[name]
@@ -152,7 +192,8 @@ def table_of(result: dict[str, Any], measurement: dict[str, Any]) -> Table:
         cells = [number(own.microseconds), number(own.spread), number(own.samples_per_second), number(own.gflops)]
         cells.append("" if own.share is None else f"{own.share:.0%}")
         if ours is not None and name != ours:
-            times = results.speed_up(contenders[ours]["seconds"], contenders[name]["seconds"])
+            both = [contenders[ours]["seconds"], contenders[name]["seconds"]]
+            times = results.speed_up(*(reversed(both) if ours == results.ONE_THREAD else both))
             cells.append(f"{number(times.ratio)} ({number(times.low)}–{number(times.high)})")
         table.add_row(name, "auto" if threads is None else str(threads), *cells)
     return table
@@ -166,14 +207,29 @@ def absent(result: dict[str, Any], kind: str) -> list[str]:
             line = f"{name}: {reason}"
             works[line] = works.get(line, 0) + 1
     total = len(result["measurements"])
-    return [line if total == 1 else f"{line} ({count} of {total} works)" for line, count in works.items()]
+    if kind == "missing":
+        lines = [f"{name}: {reason}" for name, reason in result.get("accuracy", {}).get("missing", {}).items()]
+        works |= dict.fromkeys(lines, total)
+    return [line if total < 2 else f"{line} ({count} of {total} works)" for line, count in works.items()]
+
+
+def report_accuracy(console: Console, accuracy: dict[str, Any]) -> None:
+    """Print the times to accuracy: a row a program."""
+    targets = accuracy["targets"]
+    table = Table(box=SIMPLE_HEAD, title="seconds from a process' start, median over seeds (and their range)")
+    table.add_column("program", no_wrap=True)
+    for target in targets:
+        table.add_column(f"to {target:.0%}", justify="right", no_wrap=True)
+    table.add_column("settings")
+    for name, program in accuracy["programs"].items():
+        table.add_row(name, *(seconds_text(program, target) for target in targets), program["title"])
+    console.print(table)
 
 
 def report(console: Console, result: dict[str, Any]) -> None:
-    """Print all tables, and who is missing or refused.
-
-    The last column says how many times our time a contender takes, with the interval of 95 %: below 1 it is faster.
-    """
+    """Print all tables, and who is missing or refused."""
+    if "accuracy" in result:
+        report_accuracy(console, result["accuracy"])
     for measurement in result["measurements"]:
         if measurement["contenders"]:
             console.print(table_of(result, measurement))
@@ -210,19 +266,58 @@ def bench(name: str, suite: Suite, out: Path | None = None, plots: Path | None =
     NothingMeasured
         If all contenders are missing.
     """
-    notices, console = Console(stderr=True), Console()
-    if not console.is_terminal:
-        console = Console(width=PIPED_WIDTH)
+    notices, console = consoles()
     if any(work.source == "mnist" for work, _ in suite.jobs) and not mnist_is_here():
         print("MNIST is not here (fastmlp train fetches it): measuring with made-up images", file=sys.stderr)
         suite = with_source(suite, "synthetic")
+    warn_if_busy()
+    with progress_bar(notices, ticks(suite)) as tell:
+        result = measure_suite(name, suite, tell)
+    return finish(console, result, name, out, plots)
+
+
+def bench_accuracy(names: list[str], seeds: int, out: Path | None = None, plots: Path | None = None) -> int:
+    """Measure times to accuracy; otherwise as `bench`.
+
+    Parameters
+    ----------
+    names : list of str
+        Programs of `fastmlp.bench.time_to_accuracy.SETTINGS`.
+    seeds : int
+    out, plots : Path, optional
+
+    Raises
+    ------
+    FileNotFoundError
+        If MNIST is not here.
+    """
+    from fastmlp.bench.time_to_accuracy import measure_accuracy
+
+    notices, console = consoles()
+    warn_if_busy()
+    with progress_bar(notices, len(names) * (seeds + 1)) as tell:
+        result = measure_accuracy(names, seeds, progress=tell)
+    return finish(console, result, ACCURACY, out, plots)
+
+
+def consoles() -> tuple[Console, Console]:
+    """Where the progress goes, and where the tables."""
+    console = Console()
+    return Console(stderr=True), console if console.is_terminal else Console(width=PIPED_WIDTH)
+
+
+def warn_if_busy() -> None:
+    """Say so where others are at work on this machine."""
     load = machine.load()
     if load is not None and load > BUSY * machine.cores():
         print(f"this machine is busy (load average {load}): figures will wander", file=sys.stderr)
-    with progress_bar(notices, ticks(suite)) as tell:
-        result = measure_suite(name, suite, tell)
+
+
+def finish(console: Console, result: dict[str, Any], name: str, out: Path | None, plots: Path | None) -> int:
+    """Report, write and draw a result; see `bench`."""
     report(console, result)
-    if not any(m["contenders"] or m["refused"] for m in result["measurements"]):
+    programs = result.get("accuracy", {}).get("programs")
+    if not programs and not any(m["contenders"] or m["refused"] for m in result["measurements"]):
         raise NothingMeasured(f"nothing was measured: {'; '.join(absent(result, 'missing'))}")
     if out is not None:
         results.save(result, out)

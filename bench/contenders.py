@@ -27,7 +27,7 @@ from fastmlp.kernels.names import unknown_name
 __all__ = ["CONTENDERS", "THREADS", "contender"]
 
 
-#: Of the contenders "fastmlp-N-threads".
+#: Of the contenders "fastmlp-threads-N".
 THREADS = (1, 2, 4, 8, 16)
 
 #: name -> contender
@@ -36,7 +36,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "fastmlp-cpu-uint8": FastmlpCpuPixels,
     "fastmlp-numpy": FastmlpNumpy,
     "fastmlp-cuda": FastmlpCuda,
-    **{f"fastmlp-{count}-threads": with_threads(count) for count in THREADS},
+    **{f"fastmlp-threads-{count}": with_threads(count) for count in THREADS},
     "fastmlp-predict": FastmlpPredict,
     "fastmlp-lab": FastmlpLab,
     "fastmlp-lab-float32": FastmlpLabFloat32,

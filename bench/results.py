@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmlp.bench.work import LAB_SHIFT, Work, operations
 
-__all__ = ["Figures", "SpeedUp", "fastest_of_family", "figures", "load", "save", "speed_up"]
+__all__ = ["ONE_THREAD", "Figures", "SpeedUp", "fastest_of_family", "figures", "load", "save", "speed_up"]
 
 FORMAT = 2
 RESAMPLES = 2000  #: of a bootstrap
@@ -145,6 +145,9 @@ def speed_up(ours: Sequence[float], theirs: Sequence[float]) -> SpeedUp:
     medians = np.median(both[:, rounds], axis=2)
     low, high = np.percentile(medians[1] / medians[0], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return SpeedUp(float(np.median(theirs) / np.median(ours)), float(low), float(high))
+
+
+ONE_THREAD = "fastmlp-threads-1"  #: the contender that others with threads given are set against
 
 
 def fastest_of_family(measurement: dict[str, Any], family: str) -> str | None:

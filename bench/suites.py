@@ -14,7 +14,7 @@ TORCH = ("torch-eager", "torch-fused", "torch-compiled")
 RIVALS = (*TORCH, "torch-by-hand", "jax", "scikit-learn", "fastmlp-numpy")
 FEW = (OURS, *TORCH[:2], "torch-by-hand", "jax")  #: without what PyTorch compiles, which takes its time
 PREDICTORS = ("fastmlp-predict", "torch-predict", "torch-predict-compiled", "torch-predict-by-hand")
-THREADED = (*(f"fastmlp-{count}-threads" for count in THREADS), OURS)
+THREADED = (*(f"fastmlp-threads-{count}" for count in THREADS), OURS)
 LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
 
 #: The batch sizes of the headline.

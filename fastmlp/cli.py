@@ -303,7 +303,7 @@ def bench(
         str | None, typer.Option(metavar="SIZES", help="Only works with these batch sizes, separated by commas.")
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How often each contender has its turn.")
+        int | None, typer.Option(min=1, metavar="N", help="How often each contender has its turn, seeds of accuracy.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The result file (JSON) to write.")] = None,
     plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The folder for pictures.")] = None,
@@ -323,11 +323,17 @@ def bench(
         if quick and suite not in (None, "quick"):
             raise ValueError(f"--quick is the suite quick; it does not go with --suite={suite}")
         name = "quick" if quick else suite or "headline"
-        chosen = command.chosen_suite(name, contenders, batch_sizes, rounds)
         command.check_places(out, plots)
+        if name == command.ACCURACY:
+            programs = command.chosen_programs(contenders, batch_sizes)
+        else:
+            chosen = command.chosen_suite(name, contenders, batch_sizes, rounds)
     try:
-        code = command.bench(name, chosen, out, plots)
-    except command.NothingMeasured as error:
+        if name == command.ACCURACY:
+            code = command.bench_accuracy(programs, rounds or command.SEEDS, out, plots)
+        else:
+            code = command.bench(name, chosen, out, plots)
+    except (command.NothingMeasured, FileNotFoundError) as error:
         raise Mistake(str(error)) from error
     if code:
         raise typer.Exit(code)

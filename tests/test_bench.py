@@ -300,9 +300,9 @@ def test_autocast_is_other_arithmetic_and_learns(own_process):
 
 
 def test_threads_that_are_not_here_are_missing(crew):
-    result = measure.measure_work(TINY, ["fastmlp-1-threads", "fastmlp-16-threads"], crew, rounds=1, steps=2)
-    assert list(result["contenders"]) == ["fastmlp-1-threads"]
-    assert result["missing"] == {"fastmlp-16-threads": "this machine has 1 core"}
+    result = measure.measure_work(TINY, ["fastmlp-threads-1", "fastmlp-threads-16"], crew, rounds=1, steps=2)
+    assert list(result["contenders"]) == ["fastmlp-threads-1"]
+    assert result["missing"] == {"fastmlp-threads-16": "this machine has 1 core"}
 
 
 def test_cuda_is_missing_with_its_reason(crew):
@@ -600,8 +600,11 @@ def fake(ours, theirs, family="PyTorch"):
         return {"label": label, "family": family, "dtype": "float32", "settings": {"threads": 1}, "seconds": seconds}
 
     return {
-        "format": 1,
+        "format": results.FORMAT,
         "suite": "fake",
+        "summary": "made-up times",
+        "interrupted": False,
+        "memory": None,
         "machine": {
             "cpu": "an abacus",
             "cores": 2,
@@ -630,6 +633,7 @@ def fake(ours, theirs, family="PyTorch"):
 def test_table_holds_the_figures():
     table = tables.markdown([fake([2e-3] * 3, [5e-3] * 3)])
     assert "| 5 | 20 | 250,000 | 50% | 2.5 × |" in table
+    assert "Training, [784, 100, 10], relu, momentum, float32, MNIST, pixels -0.5 … 0.5, 60,000 samples:" in table
     assert "an abacus, 2 cores" in table
     assert "jax: JAX is not installed" in table
 
@@ -646,31 +650,62 @@ def test_table_of_a_measured_result(result):
     assert all(line.count("|") == table.splitlines()[2].count("|") for line in table.splitlines()[2:6])
 
 
-def test_readme_is_rewritten_and_checked(tmp_path, capsys):
-    readme, old, new = tmp_path / "README.md", tmp_path / "old.json", tmp_path / "new.json"
-    results.save(fake([2e-3] * 3, [5e-3] * 3), old)
-    results.save(fake([1e-3] * 3, [5e-3] * 3), new)
-    readme.write_text(f"before\n{tables.BEGIN}\nstale\n{tables.END}\nafter\n")
-    assert tables.main([str(readme), str(old), "--check"]) == 1
-    assert tables.main([str(readme), str(old)]) == 0
-    assert tables.main([str(readme), str(old), "--check"]) == 0
-    assert tables.main([str(readme), str(new), "--check"]) == 1
-    text = readme.read_text()
-    assert text.startswith(f"before\n{tables.BEGIN}\n")
-    assert text.endswith(f"{tables.END}\nafter\n")
-    assert "stale" not in text
-    assert "2.5 ×" in text
-    assert sorted(os.listdir(tmp_path)) == ["README.md", "new.json", "old.json"]
+@pytest.fixture
+def pages(tmp_path):
+    """A checkout with both pages, their tables stale, and one result file for each."""
+    for page, (name, *_) in tables.PAGES.items():
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text(f"before\n{tables.BEGIN}\nstale\n{tables.END}\nafter\n")
+        results.save(fake([2e-3] * 3, [5e-3] * 3), tmp_path / "bench" / "results" / f"{name}.json")
+    return tmp_path
+
+
+def test_pages_are_rewritten_and_checked(pages, capsys):
+    root = ["--root", str(pages)]
+    assert tables.main([*root, "--check"]) == 1
+    assert tables.main(root) == 0
+    assert tables.main([*root, "--check"]) == 0
+    for page in tables.PAGES:
+        text = (pages / page).read_text()
+        assert text.startswith(f"before\n{tables.BEGIN}\n")
+        assert text.endswith(f"{tables.END}\nafter\n")
+        assert "stale" not in text
+        assert "2.5 ×" in text
+    results.save(fake([1e-3] * 3, [5e-3] * 3), pages / "bench" / "results" / "headline.json")
+    capsys.readouterr()
+    assert tables.main([*root, "--check"]) == 1
+    assert capsys.readouterr().err.startswith("README.md: ")
+    assert sorted(os.listdir(pages)) == ["README.md", "bench"]
 
 
 @pytest.mark.parametrize("text", ["nothing", tables.BEGIN, tables.END + tables.BEGIN, 2 * (tables.BEGIN + tables.END)])
-def test_readme_without_its_marks_is_left_alone(text, tmp_path, capsys):
-    readme, path = tmp_path / "README.md", tmp_path / "r.json"
-    results.save(fake([2e-3] * 3, [5e-3] * 3), path)
-    readme.write_text(text)
-    assert tables.main([str(readme), str(path)]) == 2
-    assert readme.read_text() == text
+def test_page_without_its_marks_is_left_alone(text, pages, capsys):
+    (pages / "README.md").write_text(text)
+    assert tables.main(["--root", str(pages)]) == 2
+    assert (pages / "README.md").read_text() == text
     assert tables.BEGIN in capsys.readouterr().err
+
+
+def test_committed_pages_are_those_of_the_committed_results(capsys):
+    """README.md and bench/RESULTS.md hold what the files in bench/results give."""
+    assert tables.main(["--root", str(ROOT), "--check"]) == 0, capsys.readouterr().err
+
+
+def test_every_page_shows_suites():
+    shown = [name for names in tables.PAGES.values() for name in names]
+    assert set(shown) <= {*SUITES, command.ACCURACY}
+    assert len(shown) == len(set(shown))
+
+
+def test_table_of_threads():
+    result = fake([2e-3] * 3, [5e-3] * 3)
+    contenders = result["measurements"][0]["contenders"]
+    raw = contenders["fastmlp-cpu"]
+    contenders["fastmlp-threads-1"] = {**raw, "family": "fastmlp, threads given", "seconds": [3e-3] * 3}
+    contenders["fastmlp-threads-2"] = {**raw, "family": "fastmlp, threads given", "seconds": [2e-3] * 3}
+    table = tables.markdown([result])
+    assert "| network, batch | µs a step, 1 thread | 2 threads | its own choice |" in table
+    assert "| [784, 100, 10], 5 | 30 | 1.5 × | 1.5 × |" in table
 
 
 # ---- pictures ----
