@@ -6,14 +6,14 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from fastmlp.bench import command, measure, plots, results, tables
+from fastmlp.bench import accuracy_programs, command, measure, plots, results, tables, time_to_accuracy
 from fastmlp.bench.ceiling import measure_ceiling, measure_memory
 from fastmlp.bench.contender import thread_counts
 from fastmlp.bench.contenders import CONTENDERS, contender
@@ -708,6 +708,128 @@ def test_table_of_threads():
     assert "| [784, 100, 10], 5 | 30 | 1.5 × | 1.5 × |" in table
 
 
+# ---- time to accuracy ----
+
+
+def fake_accuracy():
+    """Made-up times to accuracy: fastmlp gets to 98 % in 3, 4 and 9 seconds; PyTorch with one seed of three."""
+
+    def run(seed, seconds, top):
+        return {
+            "seed": seed,
+            "curve": [
+                {"seconds": seconds / 2, "epoch": 1, "accuracy": 0.975},
+                {"seconds": seconds, "epoch": 2, "accuracy": top},
+            ],
+        }
+
+    def program(label, *runs):
+        return {"label": label, "title": "batch 32", "runs": list(runs)}
+
+    ours = program("fastmlp", run(0, 9, 0.985), run(1, 4, 0.985), run(2, 3, 0.985))
+    theirs = program("PyTorch, data in memory", run(0, 20, 0.985), run(1, 30, 0.978), run(2, 40, 0.979))
+    accuracy = {
+        "sizes": [784, 100, 10],
+        "targets": [0.97, 0.98],
+        "programs": {"fastmlp": ours, "torch-preloaded": theirs},
+        "missing": {"jax": "it is not installed"},
+    }
+    return {**fake([1.0], [1.0]), "measurements": [], "ceilings": {}, "accuracy": accuracy}
+
+
+def test_medians_count_runs_that_did_not_get_there():
+    ours, theirs = fake_accuracy()["accuracy"]["programs"].values()
+    assert [time_to_accuracy.median_seconds(ours, target) for target in (0.97, 0.98)] == [2, 4]
+    assert time_to_accuracy.median_seconds(theirs, 0.97) == 15
+    assert time_to_accuracy.median_seconds(theirs, 0.98) == math.inf
+
+
+def test_table_of_times_to_accuracy(capsys):
+    table = tables.markdown([fake_accuracy()])
+    assert "| fastmlp | 2 (1.5–4.5) | 4 (3–9) | batch 32 |" in table
+    assert "| PyTorch, data in memory | 15 (10–20) | not by 2 of 3 seeds | batch 32 |" in table
+    assert "jax: it is not installed" in table
+    command.report(command.Console(width=110), fake_accuracy())
+    shown = capsys.readouterr().out
+    assert "not by 2 of 3 seeds" in shown
+    assert "missing: jax: it is not installed" in shown
+
+
+def test_learning_rate_falls_to_zero():
+    settings = time_to_accuracy.Settings(32, 0.4, 4)
+    assert accuracy_programs.rates(asdict(settings)) == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert accuracy_programs.rates(asdict(replace(settings, decline=False))) == [0.4] * 4
+    assert "0.4 falling to 0 over 4 epochs" in settings.title
+
+
+@pytest.fixture
+def little_mnist(tmp_path, monkeypatch):
+    """Learnable images in MNIST's files, few of them: the real ones are not needed to see a program train."""
+    images, labels = Work(source="synthetic", samples=1200).pixels(), Work(source="synthetic", samples=1200).load()[1]
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, part in (("train", slice(0, 1000)), ("t10k", slice(1000, None))):
+        time_to_accuracy.write_idx(raw / f"{name}-images-idx3-ubyte", images[part].reshape(-1, 28, 28))
+        time_to_accuracy.write_idx(raw / f"{name}-labels-idx1-ubyte", labels[part].astype(np.uint8))
+    monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
+    return tmp_path
+
+
+HAS_JAX = importlib.util.find_spec("jax") is not None
+HAS_TORCHVISION = HAS_TORCH and importlib.util.find_spec("torchvision") is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fastmlp",
+        pytest.param("jax", marks=pytest.mark.skipif(not HAS_JAX, reason="JAX is not installed")),
+        *(
+            pytest.param(name, marks=pytest.mark.skipif(not HAS_TORCHVISION, reason="torchvision is not installed"))
+            for name in ("torch-preloaded", "torch-dataloader")
+        ),
+    ],
+)
+def test_programs_learn(name, little_mnist, own_process):
+    """Each of them, in this process, gets to 97 % of easy images; and the same seed gives the same run."""
+    program = accuracy_programs.PROGRAMS[name][2]
+    settings = asdict(time_to_accuracy.Settings(20, 0.02, 4, threads=1))
+    tests = list(program(settings, 3, str(little_mnist)))
+    assert len(tests) == 4
+    assert tests[-1] > 0.97
+    assert list(program(settings, 3, str(little_mnist))) == tests
+
+
+def test_time_to_accuracy_end_to_end(little_mnist, monkeypatch, capsys):
+    """From the command, with a program whose library is missing."""
+    hidden = little_mnist / "path"
+    hidden.mkdir()
+    (hidden / "jax.py").write_text("raise ImportError(\"No module named 'jax'\")\n")
+    monkeypatch.syspath_prepend(hidden)
+    monkeypatch.setitem(time_to_accuracy.SETTINGS, "fastmlp", time_to_accuracy.Settings(50, 0.002, 40))
+    out, folder = little_mnist / "r.json", little_mnist / "pictures"
+    arguments = ["--suite", "accuracy", "--contenders", "fastmlp,jax", "--rounds", "2"]
+    assert bench(*arguments, "--out", str(out), "--plots", str(folder)) == OK
+    shown = capsys.readouterr().out
+    assert "missing: jax: ImportError: No module named 'jax'; pip install 'fastmlp[bench]'" in shown
+    accuracy = results.load(out)["accuracy"]
+    runs = accuracy["programs"]["fastmlp"]["runs"]
+    assert [run["seed"] for run in runs] == [0, 1]
+    for run in runs:
+        seconds = [point["seconds"] for point in run["curve"]]
+        assert 0 < seconds[0] < seconds[-1] < 60
+        assert seconds == sorted(seconds)
+        assert run["curve"][-1]["accuracy"] >= 0.98  # it ends there
+        assert all(point["accuracy"] < 0.98 for point in run["curve"][:-1])
+    assert os.listdir(folder) == ["r-accuracy.png"]
+
+
+def test_accuracy_refuses_what_it_can_not_do(capsys, monkeypatch, tmp_path):
+    assert bench("--suite", "accuracy", "--batch-sizes", "5") == MISTAKE
+    assert bench("--suite", "accuracy", "--contenders", "torch-eager") == MISTAKE
+    assert "'torch-eager'" in capsys.readouterr().err
+
+
 # ---- pictures ----
 
 
@@ -733,9 +855,37 @@ def test_speed_up_picture(result):
     assert [bar.ymin, bar.ymax] == pytest.approx(sorted([1, times]))
 
 
+def test_roofline(result):
+    figure = plots.roofline_figure(result)
+    axes = figure.axes[0]
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines)[:2] == ["matrix product: 160 GFLOP/s", "memory: 20 GB/s"]
+    x, y = lines["memory: 20 GB/s"].get_data()
+    np.testing.assert_allclose(y, 20 * np.asarray(x))
+    assert y[-1] == pytest.approx(159.8)  # the roofs meet
+    works = [TINY, replace(TINY, batch_size=20)]
+    np.testing.assert_allclose(lines["fastmlp"].get_xdata(), [operations(work) / bytes_touched(work) for work in works])
+    with pytest.raises(ValueError, match="no measured roofs"):
+        plots.roofline_figure({**result, "memory": None})
+
+
+def test_accuracy_picture():
+    figure = plots.accuracy_figure(fake_accuracy())
+    (axes,) = figure.axes
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == ["fastmlp", "PyTorch, data in memory"]
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [2, 4])  # seed 1, the one in the middle
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [97.5, 98.5])
+    assert axes.get_ylabel() == "test accuracy (%)"
+
+
 def test_pictures_are_written(result, tmp_path, capsys):
     path = tmp_path / "r.json"
     results.save(result, path)
     assert plots.main([str(path), "--out", str(tmp_path / "pictures")]) == 0
-    assert sorted(os.listdir(tmp_path / "pictures")) == ["r-speed-up.png", "r-throughput.png"]
+    assert sorted(os.listdir(tmp_path / "pictures")) == ["r-roofline.png", "r-speed-up.png", "r-throughput.png"]
+    results.save({**result, "measurements": []}, path)
+    assert plots.main([str(path)]) == 2
+    assert "no training work" in capsys.readouterr().err
     assert plots.main([str(tmp_path / "nothing.json")]) == 2
