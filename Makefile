@@ -1,7 +1,8 @@
 # What developers type. `make` alone lists it.
 .PHONY: help install test lint bench bench-quick bench-kernels bench-compare readme
 
-RESULTS ?= bench/results/headline.json bench/results/lab.json
+SUITES ?= headline lab unshifted dense networks predict threads accuracy
+AGAINST ?=
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,19 +18,21 @@ lint: ## check style and types (types need an install without -e)
 	ruff format --check .
 	cd tests && mypy -p fastmlp --config-file ../pyproject.toml
 
-bench: ## measure all contenders and rewrite the README's table (half an hour; leave the machine alone)
-	python -m bench --suite headline --out bench/results/headline.json
-	python -m bench --suite lab --out bench/results/lab.json
-	python -m bench.tables README.md $(RESULTS)
+bench: $(addprefix bench-suite-,$(SUITES)) readme ## measure all suites and rewrite the tables (hours; leave the machine alone)
+
+bench-suite-%: ## measure one suite: bench-suite-lab
+	fastmlp bench --suite $* --out bench/results/$*.json
 
 bench-quick: ## a look in a minute
-	python -m bench --suite quick
+	fastmlp bench --quick
 
-bench-kernels: ## time the kernels one by one and keep the run
+bench-kernels: ## time the kernels one by one and keep the run in .benchmarks/
 	pytest bench --benchmark-enable --benchmark-autosave
 
-bench-compare: ## the same, against the last kept run
-	pytest bench --benchmark-enable --benchmark-compare
+bench-compare: ## the same against a kept run: the last one, or AGAINST=0001
+	@ls .benchmarks/*/*.json >/dev/null 2>&1 || { echo "no run is kept yet; make bench-kernels keeps one" >&2; exit 2; }
+	pytest bench --benchmark-enable --benchmark-compare$(if $(AGAINST),=$(AGAINST)) --benchmark-group-by=fullname \
+		--benchmark-columns=median,iqr,min,rounds
 
-readme: ## rewrite the README's table from the committed results
-	python -m bench.tables README.md $(RESULTS)
+readme: ## rewrite the tables of README.md and bench/RESULTS.md from the committed results
+	python -m fastmlp.bench.tables

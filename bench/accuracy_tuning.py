@@ -20,7 +20,7 @@ from fastmlp.bench.time_to_accuracy import SETTINGS, TARGETS, Failed, Settings, 
 
 __all__ = ["epochs_needed", "main", "seconds_an_epoch"]
 
-BATCH_SIZES = (32, 64, 128)
+BATCH_SIZES = (32, 64, 128, 256)
 RATES = (0.8, 1.2, 1.6)  #: learning rates times 1,024 / batch size
 EPOCHS = (10, 14)  #: over which the rate falls to zero
 SEEDS = (100, 101, 102)

@@ -73,7 +73,8 @@ def test_update_weights(benchmark, sizes, dtype) -> None:
     work = Work(sizes, dtype=dtype, source="synthetic", samples=5)
     network, parameters = work.network(), work.parameters()
     state = network.state(work.rule)
-    gradients = parameters.copy()
+    gradients = network.zeros()
+    gradients[:] = parameters
     benchmark(cpu.update_weights, work.rule, parameters, gradients, state)
     assert state.step[0] > 0
 
