@@ -132,7 +132,7 @@ def triad() -> Callable:
     import numba
 
     @numba.njit(nogil=True)
-    def loop(a, b, c):  # type: ignore[no-untyped-def]
+    def loop(a, b, c):
         for i in range(len(a)):
             c[i] = a[i] + 3.0 * b[i]
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fastmlp.bench import machine, results
+from fastmlp.bench import machine, results, time_to_accuracy
 from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.measure import Progress as Tell
 from fastmlp.bench.measure import measure_suite, ticks
@@ -276,14 +276,17 @@ def bench(name: str, suite: Suite, out: Path | None = None, plots: Path | None =
     return finish(console, result, name, out, plots)
 
 
-def bench_accuracy(names: list[str], seeds: int, out: Path | None = None, plots: Path | None = None) -> int:
+def bench_accuracy(
+    names: list[str], seeds: int | None = None, out: Path | None = None, plots: Path | None = None
+) -> int:
     """Measure times to accuracy; otherwise as `bench`.
 
     Parameters
     ----------
     names : list of str
         Programs of `fastmlp.bench.time_to_accuracy.SETTINGS`.
-    seeds : int
+    seeds : int, optional
+        By default `fastmlp.bench.time_to_accuracy.SEEDS`.
     out, plots : Path, optional
 
     Raises
@@ -291,12 +294,11 @@ def bench_accuracy(names: list[str], seeds: int, out: Path | None = None, plots:
     FileNotFoundError
         If MNIST is not here.
     """
-    from fastmlp.bench.time_to_accuracy import measure_accuracy
-
+    seeds = seeds or time_to_accuracy.SEEDS
     notices, console = consoles()
     warn_if_busy()
     with progress_bar(notices, len(names) * (seeds + 1)) as tell:
-        result = measure_accuracy(names, seeds, progress=tell)
+        result = time_to_accuracy.measure_accuracy(names, seeds, progress=tell)
     return finish(console, result, ACCURACY, out, plots)
 
 

@@ -330,7 +330,7 @@ def bench(
             chosen = command.chosen_suite(name, contenders, batch_sizes, rounds)
     try:
         if name == command.ACCURACY:
-            code = command.bench_accuracy(programs, rounds or command.SEEDS, out, plots)
+            code = command.bench_accuracy(programs, rounds, out, plots)
         else:
             code = command.bench(name, chosen, out, plots)
     except (command.NothingMeasured, FileNotFoundError) as error:

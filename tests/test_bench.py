@@ -808,7 +808,8 @@ def test_time_to_accuracy_end_to_end(little_mnist, monkeypatch, capsys):
     monkeypatch.syspath_prepend(hidden)
     monkeypatch.setitem(time_to_accuracy.SETTINGS, "fastmlp", time_to_accuracy.Settings(50, 0.002, 40))
     out, folder = little_mnist / "r.json", little_mnist / "pictures"
-    arguments = ["--suite", "accuracy", "--contenders", "fastmlp,jax", "--rounds", "2"]
+    monkeypatch.setattr(time_to_accuracy, "SEEDS", 2)
+    arguments = ["--suite", "accuracy", "--contenders", "fastmlp,jax"]
     assert bench(*arguments, "--out", str(out), "--plots", str(folder)) == OK
     shown = capsys.readouterr().out
     assert "missing: jax: ImportError: No module named 'jax'; pip install 'fastmlp[bench]'" in shown
@@ -822,6 +823,27 @@ def test_time_to_accuracy_end_to_end(little_mnist, monkeypatch, capsys):
         assert run["curve"][-1]["accuracy"] >= 0.98  # it ends there
         assert all(point["accuracy"] < 0.98 for point in run["curve"][:-1])
     assert os.listdir(folder) == ["r-accuracy.png"]
+
+
+def test_interrupted_times_to_accuracy_are_kept(little_mnist, monkeypatch):
+    """Ctrl-C in the second run after one that ended; and a program that fails in the midst goes missing."""
+    curves = iter([[], [], [{"seconds": 1.0, "epoch": 1, "accuracy": 0.99}]])
+
+    def run(name, *arguments):
+        if name == "jax" and seen.append(name) is None and len(seen) > 1:
+            raise time_to_accuracy.Failed("it broke")
+        try:
+            return next(curves)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    seen: list[str] = []
+    monkeypatch.setattr(time_to_accuracy, "run", run)
+    result = time_to_accuracy.measure_accuracy(["fastmlp", "jax"], 3)
+    assert result["interrupted"]
+    assert list(result["accuracy"]["programs"]) == ["fastmlp"]
+    assert len(result["accuracy"]["programs"]["fastmlp"]["runs"]) == 1
+    assert result["accuracy"]["missing"] == {"jax": "with seed 0: it broke"}
 
 
 def test_accuracy_refuses_what_it_can_not_do(capsys, monkeypatch, tmp_path):

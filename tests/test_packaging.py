@@ -76,3 +76,29 @@ def test_wheel_works_with_its_own_kernels(wheel, tmp_path):
     assert Path(package) == tmp_path / "site" / "fastmlp" / "__init__.py"
     assert Path(kernels) == tmp_path / "site" / "fastmlp" / "kernels" / "__init__.py"
     assert wheel.name.startswith(f"fastmlp-{version}-")
+
+
+def test_benchmark_of_the_wheel_runs_its_own_processes(wheel, tmp_path):
+    """In a folder with a module in the way of one of Python's, which must not be imported."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "json.py").write_text("raise ImportError('the wrong json')\n")
+    code = (
+        "import fastmlp.bench\n"
+        "from fastmlp.bench.measure import measure_work\n"
+        "from fastmlp.bench.processes import Crew, environment\n"
+        "from fastmlp.bench.work import Work\n"
+        "with Crew() as crew:\n"
+        "    work = Work((5, 4, 3), 6, source='synthetic', samples=20)\n"
+        "    result = measure_work(work, ['fastmlp-numpy'], crew, rounds=1, steps=2)\n"
+        "print(fastmlp.bench.__file__)\n"
+        "print(*result['contenders'], *result['missing'].values(), *result['refused'].values())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    place, contenders = done.stdout.splitlines()
+    assert Path(place) == tmp_path / "site" / "fastmlp" / "bench" / "__init__.py"
+    assert contenders == "fastmlp-numpy"
