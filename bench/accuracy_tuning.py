@@ -47,15 +47,15 @@ def epochs_needed(settings: Settings, folder: str, seeds: Sequence[int] = SEEDS)
 
 
 def seconds_an_epoch(name: str, settings: Settings, folder: str) -> float:
-    """The seconds of a program's second epoch: the first one may compile.
+    """The seconds of a program's second epoch: the first one may compile. Infinite if it was ended before.
 
     Raises
     ------
     Failed
         If it can't run here.
     """
-    first, second = run(name, replace(settings, epochs=2), 0, folder, 2.0)
-    return second["seconds"] - first["seconds"]
+    curve = run(name, replace(settings, epochs=2), 0, folder, 2.0)
+    return curve[1]["seconds"] - curve[0]["seconds"] if len(curve) == 2 else math.inf
 
 
 def main() -> None:

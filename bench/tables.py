@@ -215,10 +215,11 @@ def notes(result: dict[str, Any]) -> str:
     """Where and how it was measured, and what is missing."""
     measurements = result["measurements"]
     rounds = sorted({m["rounds"] for m in measurements})
+    shown = "outputs" if all(m["work"]["job"] == "predict" for m in measurements) else "losses"
     parts = [
         machine_line(result),
         f"Medians of {' or '.join(map(str, rounds))} alternating rounds, each contender in its own process, with the "
-        "threads that suit it best, after all have shown the same losses from the same weights and batches.",
+        f"threads that suit it best, after all have shown the same {shown} from the same weights and batches.",
     ]
     if result["interrupted"]:
         parts.append("The run was interrupted before all works were measured.")
@@ -228,7 +229,7 @@ def notes(result: dict[str, Any]) -> str:
             f"{ceiling['size']:,} × {ceiling['size']:,} matrices on {ceiling['threads']} threads."
         )
     labels = sorted({c["label"] for m in measurements for c in m["contenders"].values() if c["family"] == "PyTorch"})
-    present = families_of([m for m in measurements if m["work"]["job"] == "train"])
+    present = families_of([m for m in measurements if m["work"]["job"] != "lab"])
     for family, text in EXPLAINED.items():
         if family in present:
             parts.append(f"{family}: {text.format(labels=', '.join(labels))}.")

@@ -697,6 +697,15 @@ def test_every_page_shows_suites():
     assert len(shown) == len(set(shown))
 
 
+def test_table_of_predictions():
+    result = fake([2e-3] * 3, [5e-3] * 3)
+    result["measurements"][0]["work"]["job"] = "predict"
+    table = tables.markdown([result])
+    assert "Prediction, [784, 100, 10], relu, float32, MNIST" in table
+    assert "µs a call" in table
+    assert "the same outputs" in table
+
+
 def test_table_of_threads():
     result = fake([2e-3] * 3, [5e-3] * 3)
     contenders = result["measurements"][0]["contenders"]
