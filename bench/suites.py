@@ -102,7 +102,7 @@ SUITES = {
         rounds=5,
         target=0.03,
         longest=0.3,
-        patience=3.0,
+        patience=2.0,
         ceiling=False,
     ),
     "headline": Suite("[784, 100, 10] at eight batch sizes, every contender", HEADLINE),
