@@ -24,7 +24,17 @@ import numpy as np
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["DataDamaged", "DataNotFound", "Dataset", "cache_folder", "digits", "mnist", "read_idx", "two_gaussians"]
+__all__ = [
+    "DataDamaged",
+    "DataNotFound",
+    "Dataset",
+    "cache_folder",
+    "digits",
+    "generate_data",
+    "mnist",
+    "read_idx",
+    "two_gaussians",
+]
 
 #: The four files of MNIST, and the MD5 of each as it was published, that is gzipped.
 FILES = {
@@ -528,6 +538,9 @@ def two_gaussians(
     y = np.repeat([1.0, 0.0], n)[:, None]
     order = random.choice(2 * n, size=2 * n, replace=False)
     return X[order], y[order]
+
+
+generate_data = two_gaussians  #: under the name that it has in the lab
 
 
 def _check_seed(seed: int) -> None:
