@@ -111,7 +111,7 @@ def linear_unit(show: Show, quick: bool = False) -> Course:
 
     print("step       loss        w₀        w₁        w₂")
     for step, (w, loss) in enumerate(zip(*course, strict=True)):
-        print(f"{step:4d} {loss:10.4f} " + " ".join(f"{value:9.4f}" for value in w))
+        print(f"{step:4d} {loss:10.4f} " + " ".join(f"{value:z9.4f}" for value in w))
     print(f"{accuracy_on_line(course.weights[-1], X, y):.1%} of the points lie on their class's side of the last line")
     show(lab_plots.linear_unit_steps_figure(X, y, course.weights, course.losses), "linear-unit-steps")
     show(lab_plots.linear_unit_figure(X, y, course.weights, course.losses), "linear-unit")
@@ -138,12 +138,12 @@ def minibatch(show: Show, quick: bool = False) -> dict[str, Course]:
 
         at_once = new_linear_unit()  # all epochs in one call of the kernels, as one trains when not looking on
         rule = Sgd(0.1 * batch_size)
-        at_once.fit(
-            X[:, 1:], y, epochs=epochs, batch_size=batch_size, shuffle=False, optimizer=rule, progress=False
-        )
+        at_once.fit(X[:, 1:], y, epochs=epochs, batch_size=batch_size, shuffle=False, optimizer=rule, progress=False)
         difference = abs(at_once.weights[0][0] - course.weights[-1]).max()
         print(f"           all epochs in one call: weights differ by {difference:.1e} at most")
-    show(lab_plots.minibatch_boundaries_figure(X, y, {n: c.weights for n, c in courses.items()}), "minibatch-boundaries")
+    show(
+        lab_plots.minibatch_boundaries_figure(X, y, {n: c.weights for n, c in courses.items()}), "minibatch-boundaries"
+    )
     show(lab_plots.minibatch_losses_figure({n: c.losses for n, c in courses.items()}, epochs), "minibatch-losses")
     return courses
 
@@ -377,7 +377,7 @@ def autodiff(show: Show, quick: bool = False) -> Autodiff:
     drawn = []
     for formula, (function, derivative, ends) in FUNCTIONS.items():
         x = np.linspace(*ends, 200)
-        few = x[::20]
+        few = x[::10]
         value = function(torch.from_numpy(x))["f = d + e"].numpy()
         drawn.append((formula, x, value, derivative(x), few, autograd_slope(function, few)))
     show(lab_plots.derivatives_figure(drawn, at), "autodiff-derivatives")
@@ -459,8 +459,10 @@ def scratch_mlp(show: Show, quick: bool = False) -> Scratch:
     print(f"accuracy on the {images:,} training images: {accuracy:.2%}")
     print(f"accuracy on the {len(data.test_images):,} test images: {test_accuracy:.2%}")
 
-    title = f"MLP from scratch, 784–100–10: {accuracy:.1%} of the training images after {iterations} iterations"
-    show(lab_plots.loss_curve_figure(np.arange(1, iterations + 1), errors, title, "iteration", "½ mean squared error"), "scratch-mlp-loss")
+    title, subtitle = "The MLP from scratch, [784, 100, 10]", f"{accuracy:.1%} of the training images right at the end"
+    counted = np.arange(1, iterations + 1)
+    figure = lab_plots.loss_curve_figure(counted, errors, title, subtitle, "iteration", "½ mean squared error")
+    show(figure, "scratch-mlp-loss")
     some = slice(0, 24)
     said = mlp.classify(data.test_images[some])
     show(lab_plots.digits_figure(data.test_images[some], data.test_labels[some], said), "scratch-mlp-digits")
@@ -508,7 +510,8 @@ def extra(choice: dict[str, Any], seeds: int, epochs: int) -> Extra:
     for seed in range(seeds):
         settings = {"activation": "relu", "init": "he_normal", "optimizer": Sgd(0.02, momentum=0.9)} | choice
         optimizer = settings.pop("optimizer")
-        mlp = Mlp([64, 64, 32, 10], seed=seed, input_scale=1 / data.levels, **settings)
+        # One thread: a step is too short for a second one to be of use.
+        mlp = Mlp([64, 64, 32, 10], seed=seed, threads=1, input_scale=1 / data.levels, **settings)
         history = mlp.fit(
             data.train_images,
             data.train_labels,

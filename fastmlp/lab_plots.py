@@ -182,8 +182,8 @@ def sigmoid_tails_figure(family: "Mapping[str, Sigmoid]") -> "Figure":
     name_axes(right, "Distance from the limit", "x", "1 − f(x)")
     left.set(xlim=(-5, 5), ylim=(-1.08, 1.08))
     right.set(xlim=(0, 8), ylim=(1e-4, 1.2))
-    left.legend(loc="upper left", fontsize=8)
-    right.legend(loc="upper right", fontsize=8, ncols=2)
+    left.legend(loc="upper left", fontsize=8, handlelength=3.5)
+    right.legend(loc="lower right", fontsize=8, handlelength=3.5)
     return figure
 
 
@@ -195,26 +195,32 @@ def linear_unit_steps_figure(X: np.ndarray, y: np.ndarray, weights: np.ndarray, 
     columns = 5
     steps = len(weights) - 1
     rows = -(-steps // columns)
-    figure, axes = new_sheet(rows, columns, 2.5, 2.6, "The linear unit learns: its boundary after each step")
+    figure, axes = new_sheet(
+        rows, columns, 2.5, 2.6, "The linear unit learns: its boundary after each step, the arrow along $(w_1, w_2)$"
+    )
     for step, ax in enumerate(axes.flat, start=1):
         if step > steps:
             ax.set_visible(False)
             continue
         plot_perceptron(ax, X, y, weights[step])
         ax.set_title(f"step {step}, loss {losses[step]:.2f}", fontsize=9)
-        tidy_panel(ax, axes)
+        tidy_panel(ax, axes, X, half_width=3.5)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def tidy_panel(ax: "Axes", axes: np.ndarray) -> None:
-    """Small panels share ticks, and only those at the edge of the sheet name their axes."""
-    ax.set_xticks([-5, 0, 5])
-    ax.set_yticks([-5, 0, 5])
+def tidy_panel(ax: "Axes", axes: np.ndarray, X: np.ndarray, half_width: float) -> None:
+    """Small panels look at the points from near by, and only those at the edge of the sheet name their axes."""
+    x1, x2 = X[:, 1:].mean(axis=0).round()
+    ax.set(xlim=(x1 - half_width, x1 + half_width), ylim=(x2 - half_width, x2 + half_width))
+    ax.set_xticks([x1 - 2, x1, x1 + 2])
+    ax.set_yticks([x2 - 2, x2, x2 + 2])
     if ax not in axes[-1]:
         ax.set_xlabel("")
+        ax.tick_params(labelbottom=False)
     if ax not in axes[:, 0]:
         ax.set_ylabel("")
+        ax.tick_params(labelleft=False)
 
 
 def linear_unit_figure(X: np.ndarray, y: np.ndarray, weights: np.ndarray, losses: np.ndarray) -> "Figure":
@@ -245,7 +251,7 @@ def minibatch_boundaries_figure(X: np.ndarray, y: np.ndarray, weights: Mapping[s
             if update < len(course):
                 plot_perceptron(ax, X, y, course[update])
                 ax.set_title(f"update {update}", fontsize=9)
-                tidy_panel(ax, axes)
+                tidy_panel(ax, axes, X, half_width=4)
             else:  # a short run
                 ax.set_visible(False)
         row[0].set_ylabel(f"{name}\n$x_2$", fontsize=9)
@@ -263,18 +269,18 @@ def minibatch_losses_figure(losses: Mapping[str, np.ndarray], epochs: int) -> "F
         settings = style | {"marker": marker, "markersize": 3.5, "linewidth": 1.3, "label": name}
         left.plot(updates * epochs / updates[-1], course, **settings)
         right.plot(updates[1:], course[1:], **settings)
-    name_axes(left, "For the same samples seen", "epochs", "cross-entropy of all samples (nats)")
-    name_axes(right, "For the same number of updates", "updates (logarithmic)", "cross-entropy of all samples (nats)")
+    name_axes(left, "For the same samples seen", "epoch", "cross-entropy of all samples (nats)")
+    name_axes(right, "For the same number of updates", "update", "cross-entropy of all samples (nats)")
     right.set_xscale("log")
     for ax in (left, right):
-        ax.set_ylim(bottom=0)
+        ax.set_yscale("log")
+        ax.set_yticks([20, 50, 100, 200], labels=["20", "50", "100", "200"])
+        ax.yaxis.set_minor_formatter("")
         ax.legend()
     return figure
 
 
-def linear_regression_figure(
-    X: np.ndarray, y: np.ndarray, weights: np.ndarray, least_squares: np.ndarray
-) -> "Figure":
+def linear_regression_figure(X: np.ndarray, y: np.ndarray, weights: np.ndarray, least_squares: np.ndarray) -> "Figure":
     """The lines of some steps over the points, and how far the weights are from least squares."""
     figure, axes = new_sheet(1, 2, 5.2, 4.2, "Linear regression: gradient descent meets least squares")
     left, right = axes[0]
@@ -296,7 +302,23 @@ def linear_regression_figure(
 # ---- automatic differentiation ----
 
 #: Where the nodes of the lab's two graphs stand; both have this shape.
-PLACES = {"x": (0, 0), "a": (1.5, 0), "b": (3, 1), "c": (4.5, 0), "d": (6, 1), "e": (6, -1), "f": (7.5, 0)}
+PLACES = {"x": (0, 0), "a": (1.8, 0), "b": (3.2, 1), "c": (4.6, 0), "d": (6, 1), "e": (6, -1), "f": (7.4, 0)}
+
+
+def signed(number: float) -> str:
+    """Four decimals, with a minus sign rather than a hyphen."""
+    return f"{number:.4f}".replace("-", "−")
+
+
+def draw_edge(ax: "Axes", start: tuple[float, float], end: tuple[float, float], label: str) -> None:
+    """An arrow between two boxes with a label at its middle."""
+    level = start[1] == end[1]
+    shrink = {"shrinkA": 46, "shrinkB": 49} if level else {"shrinkA": 34, "shrinkB": 38}  # points: boxes are wide
+    arrow = {"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.4} | shrink
+    ax.annotate("", end, start, arrowprops=arrow, zorder=1)
+    middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    ax.text(*middle, label, ha="center", va="center", fontsize=8.5, color="#0072b2", bbox=paper, zorder=2)
 
 
 def graph_figure(nodes: "Mapping[str, Node]", formula: str) -> "Figure":
@@ -304,22 +326,11 @@ def graph_figure(nodes: "Mapping[str, Node]", formula: str) -> "Figure":
     figure, axes = new_sheet(1, 1, 10.5, 4.4, f"f(x) = {formula}:  the graph at x = {nodes['x'].value:g}")
     ax = axes[0, 0]
     for name, node in nodes.items():
-        x, y = PLACES[name]
-        text = f"{node.formula}\n= {node.value:.4f}\n∂f/∂{name} = {node.slope:.4f}"
+        text = f"{node.formula}\n= {signed(node.value)}\n∂f/∂{name} = {signed(node.slope)}"
         box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "black"}
-        ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+        ax.text(*PLACES[name], text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
         for parent, derivative in node.local.items():
-            start = PLACES[parent]
-            ax.annotate(
-                "",
-                (x, y),
-                start,
-                arrowprops={"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.4, "shrinkA": 34, "shrinkB": 38},
-            )
-            middle = (start[0] + x) / 2, (start[1] + y) / 2
-            label = f"∂{name}/∂{parent}\n{derivative:.4f}"
-            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-            ax.text(*middle, label, ha="center", va="center", fontsize=8, color="#0072b2", bbox=paper, zorder=2)
+            draw_edge(ax, PLACES[parent], PLACES[name], f"∂{name}/∂{parent}\n{signed(derivative)}")
     ax.set(xlim=(-0.8, 8.3), ylim=(-1.5, 1.5))
     ax.set_axis_off()
     ax.set_title("nodes: value and ∂f/∂node; edges: local derivative, to be multiplied along each path", fontsize=10)
@@ -333,8 +344,7 @@ def derivatives_figure(drawn: Sequence[tuple], at: float) -> "Figure":
         ax.plot(x, value, label="f(x)", linewidth=1.6, **STYLES[2])
         ax.plot(x, derivative, label="f′(x) by hand", linewidth=2, **STYLES[0])
         ax.plot(few, by_autograd, "o", color="#d55e00", markersize=6, label="f′(x) by autograd", zorder=3)
-        ax.axvline(at, color="0.6", linewidth=0.8)
-        ax.annotate(f"x = {at:g}", (at, 0.03), xycoords=("data", "axes fraction"), fontsize=9, ha="right", rotation=90)
+        ax.axvline(at, color="0.5", linewidth=1, label=f"x = {at:g}")
         name_axes(ax, f"f(x) = {formula}", "x", "f(x), f′(x)")
         ax.legend(loc="upper left")
     return figure
@@ -343,12 +353,14 @@ def derivatives_figure(drawn: Sequence[tuple], at: float) -> "Figure":
 # ---- networks ----
 
 
-def loss_curve_figure(x: np.ndarray, losses: Sequence[float], title: str, count: str, quantity: str) -> "Figure":
+def loss_curve_figure(
+    x: np.ndarray, losses: Sequence[float], title: str, subtitle: str, count: str, quantity: str
+) -> "Figure":
     """One course of a loss, against what ``count`` says."""
     figure, axes = new_sheet(1, 1, 7.0, 4.2, title)
     marker = "o" if len(losses) <= 80 else None
     axes[0, 0].plot(x, losses, linewidth=1.8, marker=marker, markersize=3.5, label="training", **STYLES[0])
-    name_axes(axes[0, 0], "", count, quantity)
+    name_axes(axes[0, 0], subtitle, count, quantity)
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].legend()
     return figure
@@ -380,24 +392,36 @@ def digits_figure(images: np.ndarray, labels: np.ndarray, said: np.ndarray, titl
 
 def extras_figure(results: "Mapping[str, Mapping[str, Extra]]") -> "Figure":
     """For each thing varied: the courses of the loss (mean of the seeds, and their range), and test accuracies."""
-    figure, axes = new_sheet(2, len(results), 4.6, 3.6, "One thing changed at a time: [64, 64, 32, 10] on 8 × 8 digits")
+    figure, axes = new_sheet(2, len(results), 3.8, 3.4, "One thing changed at a time: [64, 64, 32, 10] on 8 × 8 digits")
     for (above, below), (what, row) in zip(axes.T, results.items(), strict=True):
-        for style, (name, found) in zip(STYLES, row.items(), strict=False):
-            epochs = np.arange(1, found.losses.shape[1] + 1)
-            above.semilogy(epochs, found.losses.mean(axis=0), linewidth=1.8, label=name, **style)
-            low, high = found.losses.min(axis=0), found.losses.max(axis=0)
-            above.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        draw_courses(above, row)
         name_axes(above, what, "epoch", "training cross-entropy (nats)")
-        above.legend(fontsize=8, loc="lower left")
-        for place, (name, found) in enumerate(row.items()):
-            percent = 100 * found.accuracies
-            below.barh(place, percent.mean(), color="0.8", edgecolor="black", linewidth=0.6)
-            below.plot(percent, np.full(len(percent), place), "|", color="black", markersize=10)
-            below.text(2, place, f"{name}: {percent.mean():.1f} %", va="center", fontsize=8.5)
-        name_axes(below, "", "test accuracy (%); strokes: seeds", "")
-        below.set(xlim=(0, 100), yticks=[])
-        below.invert_yaxis()
+        draw_errors(below, row)
+        name_axes(below, "each seed, and the mean", "test error (%)", "")
     return figure
+
+
+def draw_courses(ax: "Axes", row: "Mapping[str, Extra]") -> None:
+    """The mean of the seeds' losses, in a band from the least to the greatest."""
+    for style, (name, found) in zip(STYLES, row.items(), strict=False):
+        epochs = np.arange(1, found.losses.shape[1] + 1)
+        ax.semilogy(epochs, found.losses.mean(axis=0), linewidth=1.8, label=name, **style)
+        low, high = found.losses.min(axis=0), found.losses.max(axis=0)
+        ax.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    ax.legend(fontsize=8, loc="lower left", handlelength=3)
+
+
+def draw_errors(ax: "Axes", row: "Mapping[str, Extra]") -> None:
+    """The test error of each seed and their mean; linear up to 1 %, logarithmic from there."""
+    for place, (name, found) in enumerate(row.items()):
+        errors = 100 * (1 - found.accuracies)
+        ax.plot(errors, np.full(len(errors), place), "|", color="0.35", markersize=14, markeredgewidth=1.4)
+        ax.plot(errors.mean(), place, "o", color="black", markersize=7)
+        ax.text(1.1 * errors.mean(), place - 0.2, f"{errors.mean():.1f}", fontsize=9)
+        ax.text(0.03, place, name, va="center", fontsize=9)  # few errors are below 1 %: there is room
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set(xlim=(0, 220), ylim=(len(row) - 0.5, -0.6), yticks=[])
+    ax.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], labels=["0", "1", "2", "5", "10", "20", "50", "100"])
 
 
 def bias_figure(X: np.ndarray, y: np.ndarray, weights: Mapping[str, np.ndarray]) -> "Figure":
