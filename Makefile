@@ -1,5 +1,5 @@
 # What developers type. `make` alone lists it.
-.PHONY: help install test lint bench bench-quick bench-kernels bench-compare readme
+.PHONY: help install test lint notebook bench bench-quick bench-kernels bench-compare readme
 
 RESULTS ?= bench/results/headline.json bench/results/lab.json
 
@@ -16,6 +16,9 @@ lint: ## check style and types (types need an install without -e)
 	ruff check .
 	ruff format --check .
 	cd tests && mypy -p fastmlp --config-file ../pyproject.toml
+
+notebook: ## run the lab as a notebook, lab.ipynb (with QUICK=--quick in a minute)
+	python -m fastmlp.lab_notebook lab.ipynb $(QUICK)
 
 bench: ## measure all contenders and rewrite the README's table (half an hour; leave the machine alone)
 	python -m bench --suite headline --out bench/results/headline.json

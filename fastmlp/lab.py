@@ -5,9 +5,8 @@ saves the pictures; ``make notebook`` makes a notebook of this file, the text of
 
 A part takes ``show``, a function that is given each finished figure and its name, and ``quick``: True makes the long
 parts short, to see that they work rather than what they find. What it returns is what it has found, as numbers.
+Parts that use PyTorch import it themselves; the others do without.
 """
-
-# Parts that use PyTorch import it themselves: the others work without it.
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -196,6 +195,10 @@ def linear_regression(show: Show, quick: bool = False) -> Regression:
 # ---- 2. Automatic differentiation ----
 
 
+#: A function written step by step: x -> {"name = formula": value}
+Graph = Callable[["torch.Tensor"], dict[str, "torch.Tensor"]]
+
+
 def first_function(x: "torch.Tensor") -> dict[str, "torch.Tensor"]:
     """exp(t) + sin(t) with t = eˣ + e²ˣ, step by step; "name = formula" -> value."""
     import torch
@@ -256,7 +259,7 @@ class Node(NamedTuple):
     slope: float
 
 
-def graph(function: Callable[["torch.Tensor"], dict[str, "torch.Tensor"]], at: float) -> dict[str, Node]:
+def graph(function: Graph, at: float) -> dict[str, Node]:
     """The graph that PyTorch has recorded, name -> node, from f back to x, with the chain rule worked out by hand.
 
     Each value knows the operation that made it (``grad_fn``), and each operation its parents and, called with 1, its
@@ -283,7 +286,7 @@ def graph(function: Callable[["torch.Tensor"], dict[str, "torch.Tensor"]], at: f
     return nodes | {"x": Node("x", at, {}, slopes["x"])}
 
 
-def autograd_slope(function: Callable[["torch.Tensor"], dict[str, "torch.Tensor"]], at: np.ndarray) -> np.ndarray:
+def autograd_slope(function: Graph, at: np.ndarray) -> np.ndarray:
     """What PyTorch's autograd gives for the derivative."""
     import torch
 
@@ -345,6 +348,32 @@ class Autodiff(NamedTuple):
     differences: dict[str, float]
 
 
+def curves(formula: str, function: Graph, derivative: Callable, ends: tuple[float, float]) -> lab_plots.Curves:
+    """A function and its derivative over a range, the latter by autograd at some points."""
+    import torch
+
+    x = np.linspace(*ends, 201)
+    few = x[::10]
+    value = function(torch.from_numpy(x))["f = d + e"].numpy()
+    return lab_plots.Curves(formula, x, value, derivative(x), few, autograd_slope(function, few))
+
+
+def derivative_of(formula: str, function: Graph, derivative: Callable, at: float, show: Show) -> Derivatives:
+    """The derivative of one function in the three ways, its graph printed node by node, and drawn."""
+    nodes = graph(function, at)
+    by_hand, by_autograd = float(derivative(np.array(at))), float(autograd_slope(function, np.array(at)))
+    print(f"f(x) = {formula}   at x = {at}")
+    print(f"  {'node':<12}{'value':>10}{'∂f/∂node':>12}   local derivatives")
+    for node in nodes.values():
+        local = ", ".join(f"∂{node.formula[0]}/∂{parent} = {d:.5f}" for parent, d in node.local.items())
+        print(f"  {node.formula:<12}{node.value:>10.5f}{node.slope:>12.5f}   {local}".rstrip())
+    print(f"  f′({at}) by hand       {by_hand:.12f}")
+    print(f"  f′({at}) by autograd   {by_autograd:.12f}")
+    print(f"  difference           {abs(by_hand - by_autograd):.1e}\n")
+    show(lab_plots.graph_figure(nodes, formula), f"autodiff-graph-{list(FUNCTIONS).index(formula) + 1}")
+    return Derivatives(by_hand, by_autograd, nodes["x"].slope)
+
+
 def autodiff(show: Show, quick: bool = False) -> Autodiff:
     """Derivatives that nobody has to write down.
 
@@ -354,33 +383,15 @@ def autodiff(show: Show, quick: bool = False) -> Autodiff:
     functions the result at x = 0.2 is compared with the derivative worked out by hand; then autograd takes the place
     of the hand-written gradients of the linear unit and of linear regression.
     """
-    import torch
-
     at = 0.2
-    derivatives = []
-    for number, (formula, (function, derivative, ends)) in enumerate(FUNCTIONS.items(), start=1):
-        nodes = graph(function, at)
-        found = Derivatives(
-            float(derivative(np.array(at))), float(autograd_slope(function, np.array(at))), nodes["x"].slope
-        )
-        derivatives.append(found)
-        print(f"f(x) = {formula}   at x = {at}")
-        print(f"  {'node':<12}{'value':>10}{'∂f/∂node':>12}   local derivatives")
-        for node in nodes.values():
-            local = ", ".join(f"∂{node.formula[0]}/∂{parent} = {d:.5f}" for parent, d in node.local.items())
-            print(f"  {node.formula:<12}{node.value:>10.5f}{node.slope:>12.5f}   {local}".rstrip())
-        print(f"  f′({at}) by hand       {found.explicit:.12f}")
-        print(f"  f′({at}) by autograd   {found.autograd:.12f}")
-        print(f"  difference           {abs(found.explicit - found.autograd):.1e}\n")
-        show(lab_plots.graph_figure(nodes, formula), f"autodiff-graph-{number}")
-
-    drawn = []
-    for formula, (function, derivative, ends) in FUNCTIONS.items():
-        x = np.linspace(*ends, 200)
-        few = x[::10]
-        value = function(torch.from_numpy(x))["f = d + e"].numpy()
-        drawn.append((formula, x, value, derivative(x), few, autograd_slope(function, few)))
-    show(lab_plots.derivatives_figure(drawn, at), "autodiff-derivatives")
+    derivatives = [
+        derivative_of(formula, function, derivative, at, show)
+        for formula, (function, derivative, _) in FUNCTIONS.items()
+    ]
+    show(
+        lab_plots.derivatives_figure([curves(formula, *row) for formula, row in FUNCTIONS.items()], at),
+        "autodiff-derivatives",
+    )
     return Autodiff(derivatives, autograd_in_place_of_formulas())
 
 
@@ -480,8 +491,8 @@ EXTRAS: dict[str, dict[str, dict[str, Any]]] = {
         name: {"init": name} for name in ("he_normal", "glorot_uniform", "torch", "lab", "cassani", "zeros")
     },
     "optimiser": {
-        "SGD, momentum 0.9": {"optimizer": Sgd(0.02, momentum=0.9)},
-        "SGD, Nesterov 0.9": {"optimizer": Sgd(0.02, momentum=0.9, nesterov=True)},
+        "momentum 0.9": {"optimizer": Sgd(0.02, momentum=0.9)},
+        "Nesterov 0.9": {"optimizer": Sgd(0.02, momentum=0.9, nesterov=True)},
         "SGD": {"optimizer": Sgd(0.02)},
         "Adam": {"optimizer": Adam(0.002)},
     },

@@ -5,7 +5,7 @@ canvas; `fastmlp.plots.save_figure` writes them.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -337,7 +337,18 @@ def graph_figure(nodes: "Mapping[str, Node]", formula: str) -> "Figure":
     return figure
 
 
-def derivatives_figure(drawn: Sequence[tuple], at: float) -> "Figure":
+class Curves(NamedTuple):
+    """A function over a range of x [n], and its derivative by hand there and by autograd at a few points [m]."""
+
+    formula: str
+    x: np.ndarray
+    value: np.ndarray
+    derivative: np.ndarray
+    few: np.ndarray
+    by_autograd: np.ndarray
+
+
+def derivatives_figure(drawn: Sequence[Curves], at: float) -> "Figure":
     """Functions with their derivatives by hand (lines) and by autograd (dots)."""
     figure, axes = new_sheet(1, len(drawn), 5.2, 4.2, "The derivative by hand and by autograd")
     for ax, (formula, x, value, derivative, few, by_autograd) in zip(axes[0], drawn, strict=True):
@@ -408,6 +419,7 @@ def draw_courses(ax: "Axes", row: "Mapping[str, Extra]") -> None:
         ax.semilogy(epochs, found.losses.mean(axis=0), linewidth=1.8, label=name, **style)
         low, high = found.losses.min(axis=0), found.losses.max(axis=0)
         ax.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    ax.set_ylim(bottom=min(found.losses.min() for found in row.values()) / 8)  # room for the legend
     ax.legend(fontsize=8, loc="lower left", handlelength=3)
 
 

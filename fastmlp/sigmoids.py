@@ -54,13 +54,13 @@ def logistic_derivative(x: np.ndarray) -> np.ndarray:
 
 
 def smoothstep(x: np.ndarray) -> np.ndarray:
-    """x (3 - x²) / 2 between -1 and 1, and constant beyond: the cubic with slope 0 at both ends."""
+    """The cubic x (3 - x²) / 2 between -1 and 1, and constant beyond: its slope is 0 at both ends."""
     t = np.clip(x, -1, 1)
     return t * (3 - t**2) / 2
 
 
 def smootherstep(x: np.ndarray) -> np.ndarray:
-    """x (15 - 10 x² + 3 x⁴) / 8 between -1 and 1, constant beyond: the second derivative is 0 at both ends, too."""
+    """The quintic x (15 - 10 x² + 3 x⁴) / 8 between -1 and 1, constant beyond: smooth to the second derivative."""
     t = np.clip(x, -1, 1)
     return t * (15 - 10 * t**2 + 3 * t**4) / 8
 
