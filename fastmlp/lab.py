@@ -374,27 +374,6 @@ def derivative_of(formula: str, function: Graph, derivative: Callable, at: float
     return Derivatives(by_hand, by_autograd, nodes["x"].slope)
 
 
-def autodiff(show: Show, quick: bool = False) -> Autodiff:
-    """Derivatives that nobody has to write down.
-
-    A program that computes a function is a graph of simple operations, and for each of those the derivative is known.
-    The chain rule does the rest: beginning at f, each node's ∂f/∂node is the sum over its children of the child's own,
-    times one local derivative. PyTorch records the graph as the program runs, and then does just that. For two
-    functions the result at x = 0.2 is compared with the derivative worked out by hand; then autograd takes the place
-    of the hand-written gradients of the linear unit and of linear regression.
-    """
-    at = 0.2
-    derivatives = [
-        derivative_of(formula, function, derivative, at, show)
-        for formula, (function, derivative, _) in FUNCTIONS.items()
-    ]
-    show(
-        lab_plots.derivatives_figure([curves(formula, *row) for formula, row in FUNCTIONS.items()], at),
-        "autodiff-derivatives",
-    )
-    return Autodiff(derivatives, autograd_in_place_of_formulas())
-
-
 def autograd_in_place_of_formulas() -> dict[str, float]:
     """The linear unit and linear regression by autograd, and how far the kernels are from them."""
     import torch
@@ -426,6 +405,27 @@ def autograd_in_place_of_formulas() -> dict[str, float]:
             f"weights differ from the kernels' by {differences[name]:.1e} at most"
         )
     return differences
+
+
+def autodiff(show: Show, quick: bool = False) -> Autodiff:
+    """Derivatives that nobody has to write down.
+
+    A program that computes a function is a graph of simple operations, and for each of those the derivative is known.
+    The chain rule does the rest: beginning at f, each node's ∂f/∂node is the sum over its children of the child's own,
+    times one local derivative. PyTorch records the graph as the program runs, and then does just that. For two
+    functions the result at x = 0.2 is compared with the derivative worked out by hand; then autograd takes the place
+    of the hand-written gradients of the linear unit and of linear regression.
+    """
+    at = 0.2
+    derivatives = [
+        derivative_of(formula, function, derivative, at, show)
+        for formula, (function, derivative, _) in FUNCTIONS.items()
+    ]
+    show(
+        lab_plots.derivatives_figure([curves(formula, *row) for formula, row in FUNCTIONS.items()], at),
+        "autodiff-derivatives",
+    )
+    return Autodiff(derivatives, autograd_in_place_of_formulas())
 
 
 # ---- 4. The MLP from scratch ----
@@ -519,7 +519,7 @@ def extra(choice: dict[str, Any], seeds: int, epochs: int) -> Extra:
     data = digits()
     runs = []
     for seed in range(seeds):
-        settings = {"activation": "relu", "init": "he_normal", "optimizer": Sgd(0.02, momentum=0.9)} | choice
+        settings: dict[str, Any] = {"activation": "relu", "init": "he_normal", "optimizer": Sgd(0.02, momentum=0.9)} | choice
         optimizer = settings.pop("optimizer")
         # One thread: a step is too short for a second one to be of use.
         mlp = Mlp([64, 64, 32, 10], seed=seed, threads=1, input_scale=1 / data.levels, **settings)
@@ -534,6 +534,18 @@ def extra(choice: dict[str, Any], seeds: int, epochs: int) -> Extra:
         runs.append((history.loss, mlp.score(data.test_images, data.test_labels)))
     losses, accuracies = zip(*runs, strict=True)
     return Extra(np.array(losses), np.array(accuracies))
+
+
+def bias_of_a_linear_unit() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Two clouds on the same side of the origin, and the weights that a linear unit finds with and without bias."""
+    X, y = generate_data(n=40, means=[[4, 4], [2, 2]])
+    found = {}
+    for name, bias in [("with bias", True), ("without bias", False)]:
+        mlp = Mlp([2, 1], loss="binary_cross_entropy", init="zeros", dtype="float64", bias=bias)
+        mlp.fit(X[:, 1:], y, epochs=2_000, batch_size=None, optimizer=Sgd(0.5), progress=False)
+        found[name] = mlp.weights[0][0].copy() if bias else np.append(0.0, mlp.weights[0][0])
+        print(f"linear unit {name}: {accuracy_on_line(found[name], X, y):.1%} of the points on the right side")
+    return X, y, found
 
 
 def extras(show: Show, quick: bool = False) -> dict[str, dict[str, Extra]]:
@@ -556,18 +568,6 @@ def extras(show: Show, quick: bool = False) -> dict[str, dict[str, Extra]]:
     show(lab_plots.extras_figure(results), "extras")
     show(lab_plots.bias_figure(*bias_of_a_linear_unit()), "extras-bias")
     return results
-
-
-def bias_of_a_linear_unit() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Two clouds on the same side of the origin, and the weights that a linear unit finds with and without bias."""
-    X, y = generate_data(n=40, means=[[4, 4], [2, 2]])
-    found = {}
-    for name, bias in [("with bias", True), ("without bias", False)]:
-        mlp = Mlp([2, 1], loss="binary_cross_entropy", init="zeros", dtype="float64", bias=bias)
-        mlp.fit(X[:, 1:], y, epochs=2_000, batch_size=None, optimizer=Sgd(0.5), progress=False)
-        found[name] = mlp.weights[0][0].copy() if bias else np.append(0.0, mlp.weights[0][0])
-        print(f"linear unit {name}: {accuracy_on_line(found[name], X, y):.1%} of the points on the right side")
-    return X, y, found
 
 
 Part = Callable[[Show, bool], Any]

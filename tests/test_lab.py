@@ -297,7 +297,7 @@ def test_scratch_mlp_is_the_labs_own_run(run):
         errors.append(0.5 * np.mean((plain_forward(weights, X)[1] - Y) ** 2))
     assert len(ran.found.errors) == 40
     assert ran.found.errors[:2] == pytest.approx(errors[:2], rel=1e-9)
-    assert ran.found.errors[-1] < 0.6 * ran.found.errors[0]
+    assert ran.found.errors[-1] < 0.8 * ran.found.errors[0]
     assert ran.found.accuracy > 0.3
     line = ran.figures["scratch-mlp-loss"].axes[0].lines[0]
     assert line.get_ydata() == pytest.approx(ran.found.errors)
