@@ -9,7 +9,7 @@ Parts that use PyTorch import it themselves; the others do without.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -274,8 +274,7 @@ def graph(function: Graph, at: float) -> dict[str, Node]:
     slopes = dict.fromkeys([*operations.values(), "x"], 0.0) | {"f": 1.0}
     nodes = {}
     for formula, value in reversed(steps.items()):
-        name, operation = formula[0], value.grad_fn
-        assert operation is not None
+        name, operation = formula[0], cast(Any, value.grad_fn)
         derivatives = operation(one)
         derivatives = derivatives if isinstance(derivatives, tuple) else (derivatives,)
         parents = [operations.get(parent, "x") for parent, _ in operation.next_functions]
@@ -519,7 +518,11 @@ def extra(choice: dict[str, Any], seeds: int, epochs: int) -> Extra:
     data = digits()
     runs = []
     for seed in range(seeds):
-        settings: dict[str, Any] = {"activation": "relu", "init": "he_normal", "optimizer": Sgd(0.02, momentum=0.9)} | choice
+        settings: dict[str, Any] = {
+            "activation": "relu",
+            "init": "he_normal",
+            "optimizer": Sgd(0.02, momentum=0.9),
+        } | choice
         optimizer = settings.pop("optimizer")
         # One thread: a step is too short for a second one to be of use.
         mlp = Mlp([64, 64, 32, 10], seed=seed, threads=1, input_scale=1 / data.levels, **settings)

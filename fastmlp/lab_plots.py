@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fastmlp.sigmoids import Sigmoid
 
 #: The lab's colours. In grey, the classes differ by their markers, and the line is lighter than both.
-CLASS_1 = {"color": "blue", "marker": "o", "label": "class 1"}
-CLASS_0 = {"color": "red", "marker": "x", "label": "class 0"}
+CLASS_1: dict[str, Any] = {"color": "blue", "marker": "o", "label": "class 1"}
+CLASS_0: dict[str, Any] = {"color": "red", "marker": "x", "label": "class 0"}
 BOUNDARY = {"color": "orange", "linewidth": 2.2, "zorder": 3}
 
 #: For curves beside one another: they differ in colour, brightness and kind of line (colours of Okabe & Ito 2008).

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 ALL = "all"
 
-#: What a part can lack, and the user can mend: a data set, or PyTorch.
-LACKS = (DataNotFound, DataDamaged, ModuleNotFoundError)
+TORCH = ("torch", "torchvision")
+
+#: What is raised where a part lacks what the user can mend: a data set, or a package.
+LACKS = (DataNotFound, DataDamaged, ImportError)
 
 
 def titles() -> dict[str, str]:
@@ -85,8 +87,11 @@ def run(parts: Sequence[str], folder: Path, quick: bool, say: Callable[[str], No
         try:
             PARTS[name](show, quick)
         except LACKS as error:
-            lacking.append(f"{name}: {error}")
-            say(f"not run: {error}")
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            # The parts import PyTorch as anybody would, and so without a word about the extra.
+            why = f"{missing} is not installed: pip install 'fastmlp[torch]'" if missing in TORCH else str(error)
+            lacking.append(f"{name}: {why}")
+            say(f"not run: {why}")
             continue
         say("")
         for path in pictures:
