@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+    from fastmlp.torch_training import TorchHistory
+
 Show = Callable[["Figure", str], None]
 
 # ---- 1. The linear unit ----
@@ -427,6 +429,94 @@ def autodiff(show: Show, quick: bool = False) -> Autodiff:
     return Autodiff(derivatives, autograd_in_place_of_formulas())
 
 
+# ---- 3. PyTorch on MNIST ----
+
+
+def train_as_the_lab_does(model: "torch.nn.Module", name: str, show: Show, quick: bool) -> "TorchHistory":
+    """The lab's training, whatever the network: MNIST, batches of 5, momentum SGD, 5 epochs.
+
+    The mean loss of each 2,000 mini-batches is printed, and after each epoch the accuracy on the test images.
+    """
+    from torch.utils.data import Subset
+
+    from fastmlp.torch_data import torchvision_mnist
+    from fastmlp.torch_training import torch_predict, train_torch
+
+    train, test = torchvision_mnist()
+    epochs, report_every = 5, 2_000
+    if quick:
+        train, test, epochs, report_every = Subset(train, range(1_000)), Subset(test, range(500)), 1, 50
+    history = train_torch(
+        model,
+        train,
+        test,
+        pipeline="dataloader",
+        epochs=epochs,
+        batch_size=5,
+        learning_rate=0.001,
+        momentum=0.9,
+        report_every=report_every,
+        say=print,
+    )
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters; {history.test_accuracy[-1]:.2%} of {len(test):,} test images right")
+    print(f"training took {sum(history.seconds):.1f} s, {np.mean(history.samples_per_second):,.0f} images a second")
+
+    at = [epoch - 1 + 5 * batch / len(train) for epoch, batch, _ in history.running_losses]
+    losses = [loss for _, _, loss in history.running_losses]
+    subtitle = f"{history.test_accuracy[-1]:.1%} of the test images right at the end"
+    quantity = f"cross-entropy (nats), mean of {report_every:,} mini-batches"
+    title = f"{type(model).__name__} on MNIST, batches of 5"
+    show(lab_plots.loss_curve_figure(np.array(at), losses, title, subtitle, "epoch", quantity), f"{name}-loss")
+
+    pairs = [test[i] for i in range(24)]
+    images, labels = np.stack([image.numpy().ravel() for image, _ in pairs]), np.array([label for _, label in pairs])
+    said = torch_predict(model, images.reshape(-1, 1, 28, 28)).argmax(1)
+    show(lab_plots.digits_figure(images, labels, said), f"{name}-digits")
+    return history
+
+
+def torch_mlp(show: Show, quick: bool = False) -> "TorchHistory":
+    """An MLP in PyTorch.
+
+    784 inputs, 100 hidden units with ReLU, 10 outputs; cross-entropy, SGD with learning rate 0.001 and momentum 0.9.
+    """
+    import torch
+
+    from fastmlp.torch_models import TorchMlp
+
+    torch.manual_seed(0)
+    return train_as_the_lab_does(TorchMlp([784, 100, 10]), "torch-mlp", show, quick)
+
+
+def torch_cnn(show: Show, quick: bool = False) -> "TorchHistory":
+    """A convolutional network in PyTorch.
+
+    Two convolutions, each with max-pooling and ReLU, and two linear layers, with dropout before the second convolution
+    is pooled and before the last layer. It has a third of the MLP's parameters and sees that an image is an image.
+    """
+    import torch
+
+    from fastmlp.torch_models import TorchCnn
+
+    torch.manual_seed(0)
+    return train_as_the_lab_does(TorchCnn(), "torch-cnn", show, quick)
+
+
+def mixer(show: Show, quick: bool = False) -> "TorchHistory":
+    """A recent paper's architecture: the MLP-Mixer.
+
+    Images are cut into patches; blocks of two MLPs each mix first over the patches, then over the channels of each
+    patch (Tolstikhin et al., NeurIPS 2021). There is neither convolution nor attention in it, only MLPs.
+    """
+    import torch
+
+    from fastmlp.torch_models import TorchMixer
+
+    torch.manual_seed(0)
+    return train_as_the_lab_does(TorchMixer(), "mixer", show, quick)
+
+
 # ---- 4. The MLP from scratch ----
 
 
@@ -582,6 +672,9 @@ PARTS: dict[str, Part] = {
     "minibatch": minibatch,
     "linear-regression": linear_regression,
     "autodiff": autodiff,
+    "torch-mlp": torch_mlp,
+    "torch-cnn": torch_cnn,
+    "mixer": mixer,
     "scratch-mlp": scratch_mlp,
     "extras": extras,
 }

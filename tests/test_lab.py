@@ -1,7 +1,10 @@
 """The lab's parts, end to end, against formulas and plain programs written here, and their pictures."""
 
 import ast
+import contextlib
+import functools
 import inspect
+import io
 import json
 import math
 import os
@@ -30,6 +33,9 @@ PICTURES = {
     "minibatch": ["minibatch-boundaries", "minibatch-losses"],
     "linear-regression": ["linear-regression"],
     "autodiff": ["autodiff-graph-1", "autodiff-graph-2", "autodiff-derivatives"],
+    "torch-mlp": ["torch-mlp-loss", "torch-mlp-digits"],
+    "torch-cnn": ["torch-cnn-loss", "torch-cnn-digits"],
+    "mixer": ["mixer-loss", "mixer-digits"],
     "scratch-mlp": ["scratch-mlp-loss", "scratch-mlp-digits"],
     "extras": ["extras", "extras-bias"],
 }
@@ -39,10 +45,12 @@ WITH_MNIST = ("torch-mlp", "torch-cnn", "mixer", "scratch-mlp")
 class Ran:
     """A part that has run: what it returned and printed, and its figures by name."""
 
-    def __init__(self, name, capsys):
+    def __init__(self, name):
         self.figures: dict[str, Figure] = {}
-        self.found = lab.PARTS[name](self.show, True)
-        self.printed = capsys.readouterr().out
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            self.found = lab.PARTS[name](self.show, True)
+        self.printed = printed.getvalue()
 
     def show(self, figure, name):
         assert name not in self.figures
@@ -53,9 +61,10 @@ class Ran:
         return [float(number) for number in re.findall(pattern, self.printed)]
 
 
-@pytest.fixture
-def run(capsys):
-    return lambda name: Ran(name, capsys)
+@pytest.fixture(scope="module")
+def run():
+    """Run a part, quick; a second call for the same part returns the same."""
+    return functools.cache(Ran)
 
 
 # ---- every part ----
