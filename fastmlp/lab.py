@@ -440,12 +440,12 @@ def train_as_the_lab_does(model: "torch.nn.Module", name: str, show: Show, quick
     from torch.utils.data import Subset
 
     from fastmlp.torch_data import torchvision_mnist
-    from fastmlp.torch_training import torch_predict, train_torch
+    from fastmlp.torch_training import torch_classify, train_torch
 
     train, test = torchvision_mnist()
     epochs, report_every = 5, 2_000
     if quick:
-        train, test, epochs, report_every = Subset(train, range(1_000)), Subset(test, range(500)), 1, 50
+        train, test, epochs, report_every = Subset(train, range(500)), Subset(test, range(500)), 1, 20
     history = train_torch(
         model,
         train,
@@ -471,7 +471,7 @@ def train_as_the_lab_does(model: "torch.nn.Module", name: str, show: Show, quick
 
     pairs = [test[i] for i in range(24)]
     images, labels = np.stack([image.numpy().ravel() for image, _ in pairs]), np.array([label for _, label in pairs])
-    said = torch_predict(model, images.reshape(-1, 1, 28, 28)).argmax(1)
+    said = torch_classify(model, images)
     show(lab_plots.digits_figure(images, labels, said), f"{name}-digits")
     return history
 
