@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+    from fastmlp.history import History
     from fastmlp.torch_training import TorchHistory
 
 Show = Callable[["Figure", str], None]
@@ -73,6 +74,12 @@ def batches(n: int, batch_size: int, epochs: int) -> Iterator[slice]:
             yield slice(start, min(start + batch_size, n))
 
 
+def finished(history: "History | TorchHistory") -> None:
+    """Pass Ctrl-C on, which ends a training early without an error, so that it ends the part as well."""
+    if history.interrupted:
+        raise KeyboardInterrupt
+
+
 def descend(mlp: Mlp, X: np.ndarray, y: np.ndarray, step: float, batches: Iterable[slice]) -> Course:
     """Gradient descent w ← w − step · gradient, one call of the kernels a step, so that each can be looked at.
 
@@ -83,7 +90,7 @@ def descend(mlp: Mlp, X: np.ndarray, y: np.ndarray, step: float, batches: Iterab
     for batch in batches:
         X_batch, y_batch = X[batch], y[batch]
         rule = Sgd(learning_rate=step * len(X_batch))
-        mlp.fit(X_batch, y_batch, epochs=1, batch_size=None, shuffle=False, optimizer=rule, progress=False)
+        finished(mlp.fit(X_batch, y_batch, epochs=1, batch_size=None, shuffle=False, optimizer=rule, progress=False))
         course.append((mlp.weights[0][0].copy(), len(X) * mlp.evaluate(X, y).loss))
     weights, losses = zip(*course, strict=True)
     return Course(np.array(weights), np.array(losses))
@@ -458,6 +465,7 @@ def train_as_the_lab_does(model: "torch.nn.Module", name: str, show: Show, quick
         report_every=report_every,
         say=print,
     )
+    finished(history)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters:,} parameters; {history.test_accuracy[-1]:.2%} of {len(test):,} test images right")
     print(f"training took {sum(history.seconds):.1f} s, {np.mean(history.samples_per_second):,.0f} images a second")
@@ -624,6 +632,7 @@ def extra(choice: dict[str, Any], seeds: int, epochs: int) -> Extra:
             optimizer=optimizer,
             progress=False,
         )
+        finished(history)
         runs.append((history.loss, mlp.score(data.test_images, data.test_labels)))
     losses, accuracies = zip(*runs, strict=True)
     return Extra(np.array(losses), np.array(accuracies))
@@ -635,7 +644,7 @@ def bias_of_a_linear_unit() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarra
     found = {}
     for name, bias in [("with bias", True), ("without bias", False)]:
         mlp = Mlp([2, 1], loss="binary_cross_entropy", init="zeros", dtype="float64", bias=bias)
-        mlp.fit(X[:, 1:], y, epochs=2_000, batch_size=None, optimizer=Sgd(0.5), progress=False)
+        finished(mlp.fit(X[:, 1:], y, epochs=2_000, batch_size=None, optimizer=Sgd(0.5), progress=False))
         found[name] = mlp.weights[0][0].copy() if bias else np.append(0.0, mlp.weights[0][0])
         print(f"linear unit {name}: {accuracy_on_line(found[name], X, y):.1%} of the points on the right side")
     return X, y, found

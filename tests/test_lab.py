@@ -22,6 +22,7 @@ from PIL import Image
 
 from fastmlp import cli, data, lab, lab_notebook, lab_plots, lab_run
 from fastmlp.data import DataNotFound
+from fastmlp.history import History
 from fastmlp.sigmoids import SIGMOIDS, numerical_derivative
 
 needs_mnist = pytest.mark.skipif("FASTMLP_DATA" not in os.environ, reason="FASTMLP_DATA names no folder with MNIST")
@@ -65,6 +66,15 @@ class Ran:
 def run():
     """Run a part, quick; a second call for the same part returns the same."""
     return functools.cache(Ran)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_for_torch():
+    """Batches of 5 are no work for two, and threads that wait for each other take long where others want the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 # ---- every part ----
@@ -286,6 +296,55 @@ def test_autograd_in_place_of_formulas_agrees_with_the_kernels(run):
 
 
 @needs_mnist
+@pytest.mark.parametrize(("name", "parameters"), [("torch-mlp", 79_510), ("torch-cnn", 25_150), ("mixer", None)])
+def test_torch_parts_print_the_running_losses_and_the_accuracy(name, parameters, run):
+    ran = run(name)
+    assert ran.numbers(r"loss: (\S+)") == pytest.approx([loss for *_, loss in ran.found.running_losses], abs=6e-4)
+    assert [batch for _, batch, _ in ran.found.running_losses] == [20, 40, 60, 80, 100]
+    assert ran.numbers(r"(\S+)% of 500 test images") == [pytest.approx(100 * ran.found.test_accuracy[-1], abs=0.01)]
+    (count,) = re.findall(r"(\S+) parameters", ran.printed)
+    assert parameters is None or count == f"{parameters:,}"
+    x, y = ran.figures[f"{name}-loss"].axes[0].lines[0].get_data()
+    assert list(x) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert list(y) == [loss for *_, loss in ran.found.running_losses]
+    assert len(ran.figures[f"{name}-digits"].axes) == 24
+
+
+@needs_mnist
+def test_torch_parts_take_the_labs_settings(monkeypatch):
+    """In full: 60,000 images, 5 epochs, batches of 5, each 2,000 of which make a line."""
+    given = {}
+
+    def note(model, train, test, **settings):
+        given.update(settings, sizes=(len(train), len(test)), sample=train[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastmlp.torch_training.train_torch", note)
+    with pytest.raises(KeyboardInterrupt):
+        lab.torch_mlp(lambda *_: None)
+    image, label = given.pop("sample")
+    assert (tuple(image.shape), float(image.min()), float(image.max()), label) == ((1, 28, 28), -0.5, 0.5, 5)
+    assert given == {
+        "pipeline": "dataloader",
+        "epochs": 5,
+        "batch_size": 5,
+        "learning_rate": 0.001,
+        "momentum": 0.9,
+        "report_every": 2000,
+        "say": print,
+        "sizes": (60_000, 10_000),
+    }
+
+
+def test_ctrl_c_in_a_training_ends_the_part(monkeypatch):
+    monkeypatch.setattr(lab.Mlp, "fit", lambda *_, **__: History(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        lab.linear_unit(lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        lab.extras(lambda *_: None, True)
+
+
+@needs_mnist
 def test_scratch_mlp_is_the_labs_own_run(run):
     ran = run("scratch-mlp")
     mnist = data.mnist()
@@ -442,6 +501,28 @@ def test_all_runs_what_it_can_and_tells_what_is_lacking(tmp_path, capsys, monkey
     assert error == "error: second: MNIST was not found\n"
 
 
+@pytest.mark.parametrize("missing", ["torch", "torchvision"])
+def test_without_pytorch_its_parts_name_the_extra(missing, tmp_path):
+    code = f"""
+import sys
+from fastmlp import cli
+
+class NotInstalled:
+    def find_spec(name, path, target=None):
+        if name.split(".")[0] == {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name={missing!r})
+
+sys.meta_path.insert(0, NotInstalled)
+sys.exit(cli.main())
+"""
+    part = "autodiff" if missing == "torch" else "torch-mlp"
+    command = [sys.executable, "-c", code, "lab", part, "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {part}: {missing} is not installed")
+    assert "pip install 'fastmlp[torch]'" in done.stderr
+
+
 def test_the_command_refuses_unknown_parts_and_bad_folders(tmp_path, capsys):
     assert cli.main(["lab", "linear-units", "--out", str(tmp_path / "x")]) == 2
     assert "did you mean 'linear-unit'?" in capsys.readouterr().err
@@ -477,7 +558,8 @@ def test_the_notebook_holds_all_of_the_lab():
 @needs_mnist
 def test_the_notebook_runs(tmp_path):
     command = [sys.executable, "-m", "fastmlp.lab_notebook", str(tmp_path / "lab.ipynb"), "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=one_thread)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["lab.ipynb"]
     cells = [cell for cell in json.loads((tmp_path / "lab.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
