@@ -439,6 +439,15 @@ def autodiff(show: Show, quick: bool = False) -> Autodiff:
 # ---- 3. PyTorch on MNIST ----
 
 
+def running_losses(history: "TorchHistory", title: str) -> "Figure":
+    """The picture of what the lab prints, along the epochs."""
+    at = [epoch - 1 + batch / len(history.batch_losses[0]) for epoch, batch, _ in history.running_losses]
+    losses = [loss for _, _, loss in history.running_losses]
+    subtitle = f"{history.test_accuracy[-1]:.1%} of the test images right at the end"
+    quantity = f"cross-entropy (nats), mean of {history.report_every:,} mini-batches"
+    return lab_plots.loss_curve_figure(np.array(at), losses, title, subtitle, "epoch", quantity)
+
+
 def train_as_the_lab_does(model: "torch.nn.Module", name: str, show: Show, quick: bool) -> "TorchHistory":
     """The lab's training, whatever the network: MNIST, batches of 5, momentum SGD, 5 epochs.
 
@@ -465,22 +474,15 @@ def train_as_the_lab_does(model: "torch.nn.Module", name: str, show: Show, quick
         report_every=report_every,
         say=print,
     )
+    if len(history):
+        parameters = sum(p.numel() for p in model.parameters())
+        print(f"{parameters:,} parameters; {history.test_accuracy[-1]:.2%} of {len(test):,} test images right")
+        print(f"training took {sum(history.seconds):.1f} s, {np.mean(history.samples_per_second):,.0f} images a second")
+        show(running_losses(history, f"{type(model).__name__} on MNIST, batches of 5"), f"{name}-loss")
+        pairs = [test[i] for i in range(24)]
+        images, labels = (np.array([np.ravel(value) for value in values]) for values in zip(*pairs, strict=True))
+        show(lab_plots.digits_figure(images, labels[:, 0], torch_classify(model, images)), f"{name}-digits")
     finished(history)
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters:,} parameters; {history.test_accuracy[-1]:.2%} of {len(test):,} test images right")
-    print(f"training took {sum(history.seconds):.1f} s, {np.mean(history.samples_per_second):,.0f} images a second")
-
-    at = [epoch - 1 + 5 * batch / len(train) for epoch, batch, _ in history.running_losses]
-    losses = [loss for _, _, loss in history.running_losses]
-    subtitle = f"{history.test_accuracy[-1]:.1%} of the test images right at the end"
-    quantity = f"cross-entropy (nats), mean of {report_every:,} mini-batches"
-    title = f"{type(model).__name__} on MNIST, batches of 5"
-    show(lab_plots.loss_curve_figure(np.array(at), losses, title, subtitle, "epoch", quantity), f"{name}-loss")
-
-    pairs = [test[i] for i in range(24)]
-    images, labels = np.stack([image.numpy().ravel() for image, _ in pairs]), np.array([label for _, label in pairs])
-    said = torch_classify(model, images)
-    show(lab_plots.digits_figure(images, labels, said), f"{name}-digits")
     return history
 
 
