@@ -130,8 +130,9 @@ def minibatch(show: Show, quick: bool = False) -> dict[str, Course]:
     """All samples a step, ten, or one.
 
     The same unit and the same data three times, with the same step of 0.1 for each sample, summed over all of them
-    (full batch), over ten (mini-batch), or taken after each single one. The smaller the batch, the sooner the line is
-    about right, and the less it ever comes to rest.
+    (full batch), over ten (mini-batch), or taken after each single one. The full batch's first steps go much too far,
+    and its loss rises before it falls. Smaller batches look again after a few samples, and so go wrong less far; but a
+    single sample pulls the line its own way, and the loss trembles.
     """
     X, y = generate_data(n=40, means=[[2, 1], [1, 0]])
     epochs = 5 if quick else 20
