@@ -141,7 +141,7 @@ class TorchMlp(nn.Module):
     def logits(self, X: "torch.Tensor") -> "torch.Tensor":
         """Pre-activations of the output, [n, n_out]."""
         net = self.network
-        a = X.flatten(1).to(getattr(torch, net.dtype))
+        a = X.flatten(1).to(next(self.parameters()).dtype)  # it may have been changed since
         if (net.input_scale, net.input_shift) != (1.0, 0.0):
             a = a * net.input_scale + net.input_shift
         for layer, name in zip(self.layers[:-1], net.activations, strict=False):
