@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: The first cell of code: how a figure is shown, and whether the long parts are made short.
 SETUP = """\
 %matplotlib inline
+%config InlineBackend.print_figure_kwargs = {{"bbox_inches": None}}
 from IPython.display import display
 
 quick = {quick}  # True: the long parts are made short, to see that they work
