@@ -1,5 +1,5 @@
 # What developers type. `make` alone lists it.
-.PHONY: help install test lint bench bench-quick bench-kernels bench-compare readme
+.PHONY: help install test lint notebook bench bench-quick bench-kernels bench-compare readme
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
 AGAINST ?=
@@ -17,6 +17,9 @@ lint: ## check style and types (types need an install without -e)
 	ruff check .
 	ruff format --check .
 	cd tests && mypy -p fastmlp --config-file ../pyproject.toml
+
+notebook: ## run the lab as a notebook, lab.ipynb (with QUICK=--quick in a minute)
+	python -m fastmlp.lab_notebook lab.ipynb $(QUICK)
 
 bench: $(addprefix bench-suite-,$(SUITES)) readme ## measure all suites and rewrite the tables (hours; leave the machine alone)
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Modules that are imported at their first use as attributes: importing fastmlp stays quick.
-LAZY = ("data", "plots")
+LAZY = ("data", "lab", "plots")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The command ``fastmlp``: train, predict, info, bench.
+"""The command ``fastmlp``: train, predict, lab, bench, info.
 
 What a command needs is imported inside it, so that ``--help`` comes at once. Exit codes: 0, 2 for what the user can
 mend (with one line on standard error), 130 after Ctrl-C. Anything else is a bug of ours and shows its traceback.
@@ -267,6 +267,34 @@ def print_predictions(format: Format, image_names: list[str], labels: list[int],
         for name, label, p in rows:
             print(f"{label} {p:.4f} {name}")
     sys.stdout.flush()
+
+
+@app.command()
+def lab(
+    part: Annotated[
+        str | None, typer.Argument(metavar="[PART]", help="A part's name, or all.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The folder for the pictures; those of the same name are replaced.")
+    ] = Path("runs/lab"),
+    quick: Annotated[bool, typer.Option("--quick", help="Make the long parts short, to see that they work.")] = False,
+) -> None:
+    """Run a part of the lab: print what it finds, save its pictures. Without a part, list all.
+
+    MNIST, and for some parts PyTorch, have to be there; with all, parts that lack something are told at the end.
+    """
+    from fastmlp import lab_run
+
+    if part is None:
+        for name, title in lab_run.titles().items():
+            say(f"{name:<18} {title}")
+        return
+    with users_mistakes():
+        parts = lab_run.chosen(part)
+        lab_run.make_folder(out)
+    lacking = lab_run.run(parts, out, quick, say)
+    if lacking:
+        raise Mistake("; ".join(lacking))
 
 
 @app.command()

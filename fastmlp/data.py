@@ -24,7 +24,18 @@ import numpy as np
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["DataDamaged", "DataNotFound", "Dataset", "cache_folder", "digits", "mnist", "read_idx", "two_gaussians"]
+__all__ = [
+    "DataDamaged",
+    "DataNotFound",
+    "Dataset",
+    "cache_folder",
+    "digits",
+    "generate_data",
+    "mnist",
+    "mnist_files",
+    "read_idx",
+    "two_gaussians",
+]
 
 #: The four files of MNIST, and the MD5 of each as it was published, that is gzipped.
 FILES = {
@@ -150,33 +161,61 @@ def mnist(path: str | os.PathLike[str] | None = None, *, download: bool = True, 
     UserWarning
         If ``$FASTMLP_DATA`` is set to a folder that lacks the files.
     """
+    return _load(*_locate(path, download, progress))
+
+
+def mnist_files(
+    path: str | os.PathLike[str] | None = None, *, download: bool = True, progress: bool = True
+) -> dict[str, Path]:
+    """Where the four files of MNIST are, raw or gzipped, sought and downloaded as by `mnist`; none is read.
+
+    Parameters
+    ----------
+    path, download, progress
+        As for `mnist`.
+
+    Returns
+    -------
+    dict
+        From each name, such as "train-images-idx3-ubyte", to its path.
+
+    Raises
+    ------
+    TypeError, DataNotFound
+        As `mnist`.
+    """
+    return _locate(path, download, progress)[0]
+
+
+def _locate(path: str | os.PathLike[str] | None, download: bool, progress: bool) -> tuple[dict[str, Path], str]:
+    """The four files, and where they were found in words."""
     if path is not None:
-        return _mnist_at(path)
+        return _locate_in(path)
     cache = cache_folder()
     looked = []
     for folder, label in _places(cache):
         files = _find(folder)
         if len(files) == len(FILES):
-            return _load(files, f"{folder} ({label})")
+            return files, f"{folder} ({label})"
         looked.append(f"{folder} ({label}): {_trouble(folder, files)}")
         if label == "$FASTMLP_DATA":
-            warnings.warn(f"FASTMLP_DATA={str(folder)!r}: {_trouble(folder, files)}; looking elsewhere", stacklevel=2)
+            warnings.warn(f"FASTMLP_DATA={str(folder)!r}: {_trouble(folder, files)}; looking elsewhere", stacklevel=3)
     failures = _download(cache, progress) if download else ["download=False"]
     files = _find(cache)
     if len(files) == len(FILES):
-        return _load(files, f"{cache} (just downloaded)")
+        return files, f"{cache} (just downloaded)"
     raise DataNotFound(_not_found_message(looked, failures))
 
 
-def _mnist_at(path: str | os.PathLike[str]) -> Dataset:
-    """MNIST from this folder and no other."""
+def _locate_in(path: str | os.PathLike[str]) -> tuple[dict[str, Path], str]:
+    """The four files in this folder and no other."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path={path!r}; expected the path of a folder")
     folder = Path(path).expanduser()
     files = _find(folder)
     if len(files) < len(FILES):
         raise DataNotFound(f"path={str(path)!r}: {_trouble(folder, files)}; expected {WANTED}")
-    return _load(files, str(folder))
+    return files, str(folder)
 
 
 def _places(cache: Path) -> Iterator[tuple[Path, str]]:
@@ -528,6 +567,9 @@ def two_gaussians(
     y = np.repeat([1.0, 0.0], n)[:, None]
     order = random.choice(2 * n, size=2 * n, replace=False)
     return X[order], y[order]
+
+
+generate_data = two_gaussians  #: under the name that it has in the lab
 
 
 def _check_seed(seed: int) -> None:

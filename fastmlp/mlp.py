@@ -7,9 +7,9 @@ history. There is no loop over samples here.
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -22,6 +22,12 @@ from fastmlp.kernels import Network, Rule, State
 from fastmlp.kernels.losses import CROSS_ENTROPY
 from fastmlp.optimizers import Optimizer
 from fastmlp.optimizers import optimizer as as_optimizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fastmlp.torch_models import TorchMlp
 
 #: How many entries the order of one call of `Mlp.train` has at most: Ctrl-C is heard between calls.
 LONGEST_ORDER = 1_000_000
@@ -599,6 +605,135 @@ class Mlp:
         mlp._adopt(model.parameters)
         mlp.history, mlp.metadata = model.history, model.metadata
         return mlp
+
+    # ---- to other houses and back ----
+
+    def to_torch(self) -> "TorchMlp":
+        """The network as a PyTorch module, with copies of the weights in the same dtype.
+
+        Returns
+        -------
+        fastmlp.torch_models.TorchMlp
+            Its ``predict`` gives what `predict` does; called, it gives what PyTorch's loss takes (logits for the
+            cross-entropies). ``input_scale`` and ``input_shift`` come along; ``reg_lambda`` is none of a module's.
+
+        Raises
+        ------
+        fastmlp.extras.ExtraMissing
+            If PyTorch is not installed.
+        """
+        from fastmlp.torch_conversion import to_torch
+
+        return to_torch(self)
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: "nn.Module",
+        loss: str | None = None,
+        *,
+        seed: int | None = None,
+        backend: str = "auto",
+        threads: int | None = None,
+        reg_lambda: float = 0.0,
+        input_scale: float | None = None,
+        input_shift: float | None = None,
+    ) -> "Mlp":
+        """The network of a PyTorch module, with copies of its weights in the same dtype.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            A `fastmlp.torch_models.TorchMlp`, a Linear, or a Sequential of Linear, ReLU, LeakyReLU(0.01), Sigmoid, Tanh
+            and Identity, with a Softmax or LogSoftmax at its end or none, a Flatten at its beginning or none. Two
+            Linear in a row have the activation "identity" between them.
+        loss : str, optional
+            By default a TorchMlp's own. Otherwise it follows from the end: "cross_entropy" after a softmax and after a
+            Linear of several units, whose outputs are taken as logits; "binary_cross_entropy" after a Sigmoid;
+            "mean_squared_error" after another activation. A Linear of one unit leaves it open, and asks for it. With
+            "binary_cross_entropy", too, the outputs of a Linear are logits.
+        seed, backend, threads, reg_lambda
+            As for the class.
+        input_scale, input_shift : float, optional
+            As for the class; by default a TorchMlp's own, or 1 and 0.
+
+        Raises
+        ------
+        TypeError
+            If module is none.
+        ValueError
+            If it has something that this class can't express; it is named.
+        fastmlp.extras.ExtraMissing
+            If PyTorch is not installed.
+        """
+        from fastmlp.torch_conversion import from_torch
+
+        options = {"seed": seed, "backend": backend, "threads": threads, "reg_lambda": reg_lambda}
+        inputs = {"input_scale": input_scale, "input_shift": input_shift}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        return from_torch(cls, module, loss, {**options, **given})
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        """Copies of the weights as PyTorch's tensors, for `TorchMlp.load_state_dict` among others.
+
+        Returns
+        -------
+        dict
+            ``layers.0.weight`` [n_out, n_in] and ``layers.0.bias`` [n_out] for each layer, as in a model file.
+
+        Raises
+        ------
+        fastmlp.extras.ExtraMissing
+            If PyTorch is not installed.
+        """
+        from fastmlp.torch_conversion import state_dict
+
+        return state_dict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the weights of a state dict; the history and the optimizer's state stay.
+
+        Parameters
+        ----------
+        state : dict
+            From names to tensors or arrays: those of `state_dict`, or of any module whose only parameters are its
+            layers' ``weight`` and ``bias`` and which keeps the layers in their order, such as a Sequential.
+
+        Raises
+        ------
+        TypeError
+            If it is no dict.
+        ValueError
+            If an entry is missing, too many, of another shape, of a dtype that does not fit into the network's, or not
+            finite; nothing has changed then.
+        """
+        from fastmlp.torch_conversion import load_state_dict
+
+        load_state_dict(self, state)
+
+    def to_onnx(self, path: str | os.PathLike) -> None:
+        """Write the network as an ONNX model, which computes what `predict` does.
+
+        Parameters
+        ----------
+        path : path-like
+            A file there is replaced, once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If it can't be written there.
+        fastmlp.extras.ExtraMissing
+            If the package onnx is not installed.
+
+        Notes
+        -----
+        Its input ``X`` [n, n_in] and its output ``outputs`` [n, n_out] are of the network's dtype, with any n;
+        ``input_scale`` and ``input_shift`` are part of the model.
+        """
+        from fastmlp.onnx_export import write
+
+        write(self.network, self._parameters, path)
 
     # ---- what these share ----
 
