@@ -355,7 +355,7 @@ def forced(
         if chunk is not None:
             replace_with(plan, "chunk_samples", lambda network: chunk)
         if sparse is not None:
-            replace_with(plan, "is_sparse", lambda *arguments: sparse)
+            replace_with(plan, "background", lambda *arguments: 0.0 if sparse else None)
         yield
 
 

@@ -36,10 +36,7 @@ SAMPLE_BYTES = 16 * 1024
 #: Inputs of a block of the sparse products: 96 rows of 9 vectors of 256 bits are 27 of a first-level cache's 32 KiB.
 INPUT_BLOCK = 96
 
-#: Share of non-zero inputs up to which the sparse products are quicker, and the fewest samples for each member: copying
-#: the weights into rows by input is paid once a step.
+#: Share of inputs off the background up to which the sparse products are quicker, and the fewest samples for each
+#: member in a job: copying the weights into rows by input, and back, is paid once.
 SPARSE_DENSITY = 0.35
 SPARSE_SAMPLES = 200
-
-#: Samples that the sparse products take at a time: their lists and sums share the first-level cache with the weights.
-SPARSE_CHUNK = 32
