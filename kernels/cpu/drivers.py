@@ -49,6 +49,7 @@ from fastmlp.kernels.cpu.entries import (
     OUT_STRIDE,
     OUTPUT,
     OUTPUT_SLOPES,
+    PARTIAL,
     PREDICT,
     PRIVATE,
     PROBABILITIES,
@@ -61,6 +62,7 @@ from fastmlp.kernels.cpu.entries import (
     SHIFT,
     SIZE,
     SLOPES,
+    SLOTS,
     SPARSE,
     STEP,
     SUMS,
@@ -80,12 +82,12 @@ from fastmlp.kernels.cpu.first_layer import (
 )
 from fastmlp.kernels.cpu.lazy_layer import (
     enter_lazy_rows,
-    lazy_forward,
-    lazy_update,
+    lazy_sweep,
     leave_lazy_rows,
     list_batch,
     own_units,
 )
+from fastmlp.kernels.cpu.resting import ask_for_bytes
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
@@ -140,8 +142,9 @@ def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first,
 @compiled
 def set_step(plan, settings, H, step, batch):
     """The hyperparameters that change from step to step (the first is 1)."""
-    H[CORRECTION1] = 1 - settings[BETA1] ** step
-    H[CORRECTION2] = 1 - settings[BETA2] ** step
+    if plan[SLOTS] == 2:  # Adam
+        H[CORRECTION1] = 1 - settings[BETA1] ** step
+        H[CORRECTION2] = 1 - settings[BETA2] ** step
     H[DECAY] = settings[L2] / batch
 
 
@@ -261,8 +264,12 @@ def dot_block(table, layer, parameters, scratch, first, last, x0, samples, z0, s
 
 
 @compiled
-def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, before, updates, x0, samples, z0):
+def sweep(
+    plan, table, layer, parameters, slots, H, scratch, first, last, start, n_in, d0, before, updates, x0, samples, z0
+):
     """Update rows first … last - 1 from ``updates`` samples, then take their dot products with ``samples`` samples.
+
+    Of the rows, columns ``start`` … n_in - 1 (the bias before the first among them if start is below 0).
 
     The update takes delta rows at d0 and input rows at ``before``; the pre-activations take input rows at x0 and go to
     z0. Either number of samples may be 0.
@@ -271,7 +278,6 @@ def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, be
     more, the update goes by blocks of columns, narrow enough for the samples' part of a block to stay there while all
     rows pass over it, and the products get a pass of their own.
     """
-    n_in, start = table[layer, N_IN], -plan[LANES] * plan[BIAS]
     if max(updates, samples) <= FUSED_SAMPLES:
         j = first
         while j < last:
@@ -298,6 +304,16 @@ def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, be
 
 
 @compiled
+def add_parts(scratch, p0, parts, apart, n, z0):
+    """z0[:n] = the sum of so many parts."""
+    for k in range(n):
+        total = scratch[p0 + k]
+        for part in range(1, parts):
+            total += scratch[p0 + part * apart + k]
+        scratch[z0 + k] = total
+
+
+@compiled
 def train_small(
     t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team
 ):
@@ -320,44 +336,56 @@ def train_small(
     take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, min(batch, samples))
     if plan[SPARSE]:
         enter_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists)
-        list_batch(t, plan, table, settings, scratch, lists, first, min(batch, samples))
+        list_batch(t, plan, table, settings, scratch, lists, first, min(batch, samples), first)
     done = np.int64(0)  # samples of the step before
+    by_columns = plan[SPARSE] and layers > 1
     for s in range(steps + 1):
         n = max(min(batch, samples - s * batch), 0)
         if s > 0:
             set_step(plan, settings, H, plan[STEP] + s, done)
         for layer in range(layers):
-            n_out, stride, so = table[layer, N_OUT], table[layer, STRIDE], table[layer, OUT_STRIDE]
+            n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
+            stride, so = table[layer, STRIDE], table[layer, OUT_STRIDE]
             base = table[layer, INPUT] + (own if layer == 0 else 0)
             now, before = base + s % 2 * batch * stride, base + (s + 1) % 2 * batch * stride
-            first, end = n_out * t // members, n_out * (t + 1) // members
+            first, end = (
+                own_units(t, plan, n_out) if plan[SPARSE] else (n_out * t // members, n_out * (t + 1) // members)
+            )
             d0 = table[layer, DELTA] + (own if layer == 0 or layer == last else 0)
             z0 = own + plan[SUMS]
+            left, right = -lanes * plan[BIAS], n_in
+            if layer == last and by_columns:
+                left, right = own_units(t, plan, n_in)
+                left -= lanes * plan[BIAS] * (t == 0)
+                first, end, z0 = np.int64(0), n_out, plan[PARTIAL] + (s % 2 * members + t) * batch * so
             if layer == 0 and plan[SPARSE]:
-                first, end = own_units(t, plan, n_out)
-                if done:
-                    lazy_update(t, plan, table, settings, H, scratch, lists, d0 + first, (s + 1) % 2, done, s)
-                if n:
-                    lazy_forward(t, plan, table, settings, H, scratch, lists, s % 2, n, s, z0)
+                lazy_sweep(t, plan, table, settings, H, scratch, lists, d0 + first, done, n, s, z0)
             else:
-                sweep(plan, table, layer, parameters, slots, H, scratch, first, end, d0, before, done, now, n, z0)
-            code = IDENTITY if layer == last else table[layer, ACTIVATION]
-            target = table[layer, OUTPUT] + s % 2 * batch * so
-            slopes = s0 - first if layer == last else table[layer, SLOPES]
-            for i in range(n):
-                activate(
-                    code, scratch, z0 + i * so, end - first,
-                    scratch, target + i * so + first, scratch, slopes + i * so + first,
+                sweep(
+                    plan, table, layer, parameters, slots, H, scratch, first, end, left, right, d0, before, done,
+                    now, n, z0,
                 )  # fmt: skip
+            if layer < last or not by_columns:
+                code = IDENTITY if layer == last else table[layer, ACTIVATION]
+                target = table[layer, OUTPUT] + s % 2 * batch * so
+                slopes = s0 - first if layer == last else table[layer, SLOPES]
+                for i in range(n):
+                    activate(
+                        code, scratch, z0 + i * so, end - first,
+                        scratch, target + i * so + first, scratch, slopes + i * so + first,
+                    )  # fmt: skip
             if layer == 0 and s + 1 < steps:
                 other, place = (s + 1) % 2 * batch, (s + 1) * batch
                 take_in(
                     plan, table, settings, order, labels, dense, scratch,
                     x0 + other * sx, t0 + other * st, place, min(place + batch, samples),
                 )  # fmt: skip
+                for i in range(place + batch, min(place + 2 * batch, samples)):
+                    ask_for_bytes(plan[ADDRESS] + order[i] * plan[ROW_BYTES], plan[ROW_BYTES])
                 if plan[SPARSE]:
-                    list_batch(t, plan, table, settings, scratch, lists, (s + 1) % 2, min(batch, samples - place))
-            if not barrier(team, members):
+                    n_next = min(batch, samples - place)
+                    list_batch(t, plan, table, settings, scratch, lists, (s + 1) % 2, n_next, s + 1)
+            if (layer != last - 1 or not by_columns) and not barrier(team, members):
                 return
         if s == steps:
             if plan[SPARSE]:
@@ -365,6 +393,9 @@ def train_small(
             return
         d0 = own + table[last, DELTA]
         z0 = table[last, OUTPUT] + s % 2 * batch * st
+        if by_columns:
+            z0 = own + plan[SUMS]
+            add_parts(scratch, plan[PARTIAL] + s % 2 * members * batch * st, members, batch * st, n * st, z0)
         loss = output_deltas(plan, table, scratch, z0, t0 + s % 2 * batch * st, d0, p0, s0, n, n)
         if t == 0:
             losses[s] = loss / n
@@ -373,13 +404,10 @@ def train_small(
                 errors[s] = squares / (2 * n * table[last, N_OUT])
         for layer in range(last, 0, -1):
             width = table[layer - 1, N_OUT]
-            if layer == 1 and plan[SPARSE]:
-                first, end = own_units(t, plan, width)
-            elif layer == 1:  # the vectors that hold this member's own units
+            if layer == 1 and not plan[SPARSE]:  # the vectors that hold this member's own units
                 first, end = width * t // members // lanes * lanes, width * (t + 1) // members
-            else:  # whole vectors, shared out: all members will read all of them
-                vectors = (width + lanes - 1) // lanes
-                first, end = vectors * t // members * lanes, vectors * (t + 1) // members * lanes
+            else:  # whole vectors, shared out
+                first, end = own_units(t, plan, width)
             e0 = table[layer - 1, DELTA] + (own if layer == 1 else 0)
             delta_below(plan, table, layer, parameters, scratch, d0, table[layer - 1, SLOPES], e0, n, first, end)
             d0 = e0
@@ -390,15 +418,18 @@ def train_small(
 
 # -------------------------------------------------------------------------------------------------------- large batches
 @compiled
-def forward(t, plan, table, parameters, scratch, lists, n):
-    """Pre-activations and activations of all layers for a chunk of n samples in member t's region."""
+def forward(t, plan, table, parameters, order, scratch, lists, n, place, stop):
+    """Pre-activations and activations of all layers for a chunk of n samples in member t's region.
+
+    The next samples are those from ``place`` to before ``stop`` of the order.
+    """
     lanes, own = plan[LANES], plan[PRIVATE] + t * plan[REGION]
     start = -lanes * plan[BIAS]
     for layer in range(plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         x0, z0, so = own + table[layer, INPUT], own + table[layer, OUTPUT], table[layer, OUT_STRIDE]
         if layer == 0 and plan[SPARSE]:
-            first_forward(t, plan, table, scratch, lists, n)
+            first_forward(t, plan, table, order, scratch, lists, n, place, stop)
         else:
             dot_block(table, layer, parameters, scratch, np.int64(0), n_out, x0, n, z0, start, n_in)
         if layer < plan[LAYERS] - 1:
@@ -474,7 +505,9 @@ def batch_gradient(
             plan, table, settings, order, labels, dense, scratch,
             own + table[0, INPUT], own + plan[TARGETS], place + i, place + i + chunk,
         )  # fmt: skip
-        forward(t, plan, table, parameters, scratch, lists, chunk)
+        forward(
+            t, plan, table, parameters, order, scratch, lists, chunk, place + i + chunk, place + high
+        )  # fmt: skip
         total += output_deltas(
             plan, table, scratch, own + table[last, OUTPUT], own + plan[TARGETS], own + table[last, DELTA],
             own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES], chunk, n,
@@ -595,7 +628,7 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
             plan, table, settings, order, labels, dense, scratch,
             own + table[0, INPUT], own + plan[TARGETS], i, i + chunk,
         )  # fmt: skip
-        forward(t, plan, table, parameters, scratch, lists, chunk)
+        forward(t, plan, table, parameters, order, scratch, lists, chunk, i + chunk, high)
         loss += output_deltas(
             plan, table, scratch, z0, own + plan[TARGETS], own + table[last, DELTA],
             p0, own + plan[OUTPUT_SLOPES], chunk, np.int64(1),

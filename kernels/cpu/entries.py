@@ -47,14 +47,19 @@ TABLE_COLUMNS = 11
     STARTS,  # where in it the blocks' beginnings are, and
     WORDS,  # where the bits of the inputs
     BLOCK,  # inputs of a block; and of `fastmlp.kernels.cpu.lazy_layer`:
-    ROWS,  # offset in a member's region of its weights in rows by input, and
+    ROWS_BY_INPUT,  # offset in a member's region of its weights in rows by input, and
     APART,  # the distance from a row of them to that of its velocities
     REST,  # offset there of the table for rows that rest, and
     COEFFICIENTS,  # of the samples' sums, of two batches, and of the background, once for each sample
-    ACTIVE,  # where in a member's part of the array of places the active inputs of two batches are, and
-    UPDATED,  # where the steps that each row has taken
+    ACTIVE,  # where in a member's part of the array of places the active inputs of a batch are, block by block,
+    LENGTH,  # the distance to those of the batch before,
+    WOKEN,  # where the inputs to be woken are,
+    RESTED,  # how many steps each of them has rested, and
+    UPDATED,  # the steps that each input's row has taken, and
+    ALWAYS,  # the rows that every step concerns
+    PARTIAL,  # scratch offset of the parts of the logits that each member has, of two batches
     PLAN_LENGTH,
-) = range(44)
+) = range(49)
 
 #: Entries of the settings, float64.
 SCALE, SHIFT, BACKGROUND, L2, BETA1, BETA2, SETTINGS_LENGTH = range(7)

@@ -7,6 +7,7 @@ those of its share.
 
 from fastmlp.kernels.cpu.config import INPUT_BLOCK
 from fastmlp.kernels.cpu.entries import (
+    ADDRESS,
     BACKGROUND,
     BASE,
     BIAS,
@@ -24,6 +25,7 @@ from fastmlp.kernels.cpu.entries import (
     OUTPUT,
     PRIVATE,
     REGION,
+    ROW_BYTES,
     RULE,
     SHIFTED,
     SIZE,
@@ -35,16 +37,9 @@ from fastmlp.kernels.cpu.entries import (
     WEIGHTS_BY_INPUT,
     WORDS,
 )
-from fastmlp.kernels.cpu.sparse import (
-    HALF,
-    add_gradients,
-    add_products,
-    by_input,
-    by_unit,
-    list_values,
-    mark,
-    sum_rows,
-)
+from fastmlp.kernels.cpu.lists import HALF, list_values, mark
+from fastmlp.kernels.cpu.resting import ask_for_bytes
+from fastmlp.kernels.cpu.sparse import add_gradients, add_products, by_input, by_unit, sum_rows
 from fastmlp.kernels.cpu.tiles import apply_rule, compiled
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
 
@@ -110,13 +105,20 @@ def first_start(t, plan, settings, scratch):
 
 
 @compiled
-def first_forward(t, plan, table, scratch, lists, n):
-    """Pre-activations of n samples, from their rows."""
+def first_forward(t, plan, table, order, scratch, lists, n, place, stop):
+    """Pre-activations of n samples, from their rows.
+
+    Meanwhile the next samples, at ``place`` and before ``stop`` of the order, are fetched from memory, a row each time
+    that a row is listed: memory is then busy while the products are made.
+    """
     lanes, own, part = plan[LANES], plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
     n_in, n_out, sx, sz = table[0, N_IN], table[0, N_OUT], table[0, STRIDE], table[0, OUT_STRIDE]
     x0, z0, base, width = own + table[0, INPUT], own + table[0, OUTPUT], own + plan[BASE], plan[UNITS_STRIDE]
     values, starts, capacity, blocks = own + plan[VALUES], part + plan[STARTS], plan[CAPACITY], plan[BLOCKS]
     for i in range(n):
+        if place + i < stop:
+            sample = order[place + i] if len(order) else place + i
+            ask_for_bytes(plan[ADDRESS] + sample * plan[ROW_BYTES], plan[ROW_BYTES])
         list_values(
             x0 + i * sx, n_in, INPUT_BLOCK, plan[BIAS], scratch, values + i * capacity, lists, part + i * capacity,
             starts + i * blocks,

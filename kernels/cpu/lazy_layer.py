@@ -16,8 +16,11 @@ All this equals the steps one by one in exact arithmetic, and within rounding in
 of its own units, each weight row with its velocities beside it, in its own region for as long as the job runs.
 """
 
+import numpy as np
+
 from fastmlp.kernels.cpu.entries import (
     ACTIVE,
+    ALWAYS,
     APART,
     BACKGROUND,
     BATCH,
@@ -29,6 +32,7 @@ from fastmlp.kernels.cpu.entries import (
     INPUT,
     LANES,
     LEARNING_RATE,
+    LENGTH,
     LISTS,
     MEMBERS,
     MOMENTUM,
@@ -36,33 +40,23 @@ from fastmlp.kernels.cpu.entries import (
     PRIVATE,
     REGION,
     REST,
-    ROWS,
+    RESTED,
+    ROWS_BY_INPUT,
     SLOTS,
     STARTS,
     UPDATED,
     VALUES,
+    WOKEN,
     WORDS,
 )
-from fastmlp.kernels.cpu.sparse import (
-    HALF,
-    WIDEST,
-    add_products,
-    by_input,
-    by_unit,
-    list_marked,
-    list_values,
-    mark,
-    rest_tile,
-    row_sum,
-    step_tile,
-    sum_rows,
-    word_of,
-)
+from fastmlp.kernels.cpu.lists import HALF, MOST_SAMPLES, list_inputs, list_values, mark, row_sum
+from fastmlp.kernels.cpu.resting import AHEAD, LONGEST_REST, rest_rows, step_rows
+from fastmlp.kernels.cpu.sparse import WIDEST, by_input, by_unit, product_rows, sum_rows
 from fastmlp.kernels.cpu.tiles import compiled
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
 
-#: Steps of rest that one step of catching up covers: the length of the table of μᵏ and η (μ + … + μᵏ).
-LONGEST_REST = 256
+#: With at most so many samples, a row's step takes them all, zeros too: how many have a value is hard to predict.
+FEW_SAMPLES = 8
 
 
 @compiled
@@ -74,12 +68,18 @@ def own_units(t, plan, units):
 
 
 @compiled
+def all_bits(n):
+    """The word of an input that is off the background in all of n samples."""
+    return (1 << n) - 1 if n < MOST_SAMPLES else -1
+
+
+@compiled
 def enter_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists):
     """Member t's rows, and the table for rest."""
     n_in, offset, stride = table[0, N_IN], table[0, OFFSET], table[0, STRIDE]
     first, end = own_units(t, plan, table[0, N_OUT])
     own, apart = plan[PRIVATE] + t * plan[REGION], plan[APART]
-    w0, sw, start = own + plan[ROWS], 2 * plan[APART], offset + first * stride
+    w0, sw, start = own + plan[ROWS_BY_INPUT], 2 * plan[APART], offset + first * stride
     scratch[w0 : w0 + (n_in + 3) * sw] = 0
     by_input(parameters, start, stride, 0, n_in + 1, n_in, end - first, apart, plan[BIAS], scratch, w0, sw)
     if plan[SLOTS]:
@@ -100,10 +100,28 @@ def leave_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists, steps)
     n_in, offset, stride = table[0, N_IN], table[0, OFFSET], table[0, STRIDE]
     first, end = own_units(t, plan, table[0, N_OUT])
     own, apart = plan[PRIVATE] + t * plan[REGION], plan[APART]
-    w0, sw, start, updated = own + plan[ROWS], 2 * plan[APART], offset + first * stride, t * plan[LISTS] + plan[UPDATED]
-    everywhere = w0 + (n_in + 1) * sw
+    w0, sw, start, updated = (
+        own + plan[ROWS_BY_INPUT],
+        2 * plan[APART],
+        offset + first * stride,
+        t * plan[LISTS] + plan[UPDATED],
+    )
+    everywhere, lanes, sx = w0 + (n_in + 1) * sw, plan[LANES], table[0, STRIDE]
+    last = t * plan[LISTS] + plan[WORDS] + 2 * ((steps - 1) % 2) * sx  # its step has just been taken
+    listed, rested, count = t * plan[LISTS] + plan[WOKEN], t * plan[LISTS] + plan[RESTED], 0
     for k in range(n_in):
-        wake(plan, own, scratch, w0 + k * sw, end - first, steps - lists[updated + k], H)
+        if lists[last + k] == 0 and lists[last + sx + k] == 0:
+            lists[listed + count], lists[rested + k] = k, steps - lists[updated + k]
+            count += 1
+    lists[listed + count : listed + count + AHEAD] = 0
+    if H[MOMENTUM] != 0:
+        vectors = (end - first + lanes - 1) // lanes
+        for v in range(0, vectors, WIDEST):
+            rest_rows(
+                min(WIDEST, vectors - v), lists, listed, listed + count, rested, own + plan[REST],
+                scratch, w0 + v * lanes, sw, apart,
+            )  # fmt: skip
+    for k in range(n_in):
         for j in range(sw):
             scratch[w0 + k * sw + j] += scratch[everywhere + j]
     by_unit(scratch, w0, sw, 0, n_in + 1, n_in, end - first, plan[BIAS], parameters, start, stride)
@@ -112,35 +130,25 @@ def leave_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists, steps)
 
 
 @compiled
-def wake(plan, own, scratch, row, units, rested, H):
-    """Bring a row of so many units up to date that has rested so many steps."""
-    if H[MOMENTUM] == 0:
-        return
-    lanes = plan[LANES]
-    vectors = (units + lanes - 1) // lanes
-    while rested > 0:
-        steps = min(rested, LONGEST_REST - 1)
-        decay, way = scratch[own + plan[REST] + 2 * steps], scratch[own + plan[REST] + 2 * steps + 1]
-        for v in range(0, vectors, WIDEST):
-            rest_tile(min(WIDEST, vectors - v), scratch, row + v * lanes, plan[APART], decay, way)
-        rested -= steps
+def list_batch(t, plan, table, settings, scratch, lists, buffer, n, steps):
+    """Lists of n samples whose rows are in that buffer: the batch that is taken after so many steps.
 
-
-@compiled
-def list_batch(t, plan, table, settings, scratch, lists, buffer, n):
-    """Lists of n samples whose rows are in that buffer: of each sample, and of the inputs active in any."""
+    Of each sample, what is off the background; of the inputs, which are active in any sample, and which of them have to
+    be woken: those that were not active in the batch before, whose rows take part in its step.
+    """
     own, part = plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
-    n_in, sx, batch = table[0, N_IN], table[0, STRIDE], plan[BATCH]
+    n_in, sx, batch, block, blocks = table[0, N_IN], table[0, STRIDE], plan[BATCH], plan[BLOCK], plan[BLOCKS]
     x0 = own + table[0, INPUT] + buffer * batch * sx
-    low = part + plan[WORDS] + 2 * buffer * sx
+    words, updated = part + plan[WORDS], part + plan[UPDATED]
+    low, before = words + 2 * buffer * sx, words + 2 * (1 - buffer) * sx
     mark(scratch, x0, sx, min(n, HALF), n_in, lists, low)
     mark(scratch, x0 + HALF * sx, sx, max(n - HALF, 0), n_in, lists, low + sx)
-    active = part + plan[ACTIVE] + buffer * sx
-    lists[active] = list_marked(lists, low, low + sx, n_in, lists, active + 1)
+    active, woken, rested = part + plan[ACTIVE] + buffer * plan[LENGTH], part + plan[WOKEN], part + plan[RESTED]
+    list_inputs(lists, low, before, sx, n_in, block, active, woken, updated, rested, steps)
     for i in range(n):
         list_values(
-            x0 + i * sx, n_in, plan[BLOCK], plan[BIAS], scratch, own + plan[VALUES] + i * plan[CAPACITY],
-            lists, part + i * plan[CAPACITY], part + plan[STARTS] + i * plan[BLOCKS],
+            x0 + i * sx, n_in, block, plan[BIAS], scratch, own + plan[VALUES] + i * plan[CAPACITY],
+            lists, part + i * plan[CAPACITY], part + plan[STARTS] + i * blocks,
         )  # fmt: skip
         if settings[BACKGROUND] != 0:
             scratch[own + plan[COEFFICIENTS] + buffer * batch + i] = row_sum(scratch, x0 + i * sx, n_in)
@@ -148,60 +156,81 @@ def list_batch(t, plan, table, settings, scratch, lists, buffer, n):
 
 
 @compiled
-def lazy_update(t, plan, table, settings, H, scratch, lists, d0, buffer, n, steps):
-    """Step number ``steps`` of member t's rows, from n samples in that buffer with their deltas at d0."""
+def lazy_sweep(t, plan, table, settings, H, scratch, lists, d0, done, n, steps, z0):
+    """Step number ``steps`` of member t's rows, then the pre-activations of n samples at z0.
+
+    The step is from ``done`` samples with their deltas at d0. Either number may be 0. A block of inputs at a time, so
+    that its rows are in the first-level cache when the samples' products want them.
+    """
     own, part = plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
-    n_in, n_out, sx, sd, batch = table[0, N_IN], table[0, N_OUT], table[0, STRIDE], table[0, OUT_STRIDE], plan[BATCH]
-    first, end = own_units(t, plan, n_out)
-    lanes, apart = plan[LANES], plan[APART]
-    w0, sw, x0 = own + plan[ROWS], 2 * apart, own + table[0, INPUT] + buffer * batch * sx
-    low, active = part + plan[WORDS] + 2 * buffer * sx, part + plan[ACTIVE] + buffer * sx
-    vectors, all_samples, shifts = (
-        (end - first + lanes - 1) // lanes,
-        (1 << n) - 1 if n < 64 else -1,
-        own + plan[COEFFICIENTS],
-    )
+    n_in, sx, sd, batch, blocks = table[0, N_IN], table[0, STRIDE], table[0, OUT_STRIDE], plan[BATCH], plan[BLOCKS]
+    first, end = own_units(t, plan, table[0, N_OUT])
+    lanes, apart, old, new = plan[LANES], plan[APART], (steps + 1) % 2, steps % 2
+    w0, sw, x0 = own + plan[ROWS_BY_INPUT], 2 * apart, own + table[0, INPUT] + old * batch * sx
+    low, active = part + plan[WORDS] + 2 * old * sx, part + plan[ACTIVE] + old * plan[LENGTH]
+    word = all_bits(done) if done <= FEW_SAMPLES else 0
+    woken, rested, starts = part + plan[WOKEN], part + plan[RESTED], part + plan[STARTS]
+    if done:
+        listed = part + plan[ALWAYS]
+        step_everywhere(plan, own, settings, H, scratch, lists, listed, x0, sx, d0, sd, w0, end - first, old, done)
+    if n:
+        start_sums(plan, own, settings, scratch, w0 + (n_in + 1) * sw, n_in, z0, sd, new, n)
+    vectors, values, capacity = (end - first + lanes - 1) // lanes, own + plan[VALUES], plan[CAPACITY]
     for v in range(0, vectors, WIDEST):
         width, d, w = min(WIDEST, vectors - v), d0 + v * lanes, w0 + v * lanes
-        for j in range(active + 1, active + 1 + lists[active]):
-            k = lists[j]
-            word = word_of(n, lists, low + k, low + sx + k)
-            step_tile(width, word, scratch, x0 + k, sx, scratch, d, sd, scratch, w + k * sw, apart, H)
-        if plan[BIAS]:
-            step_tile(width, all_samples, scratch, x0 - 1, sx, scratch, d, sd, scratch, w + n_in * sw, apart, H)
-        if settings[BACKGROUND] != 0:
-            row = w + (n_in + 1) * sw
-            step_tile(width, all_samples, scratch, shifts + 2 * batch, 1, scratch, d, sd, scratch, row, apart, H)
-            x = shifts + buffer * batch
-            step_tile(width, all_samples, scratch, x, 1, scratch, d, sd, scratch, row + sw, apart, H)
-    for j in range(active + 1, active + 1 + lists[active]):
-        lists[part + plan[UPDATED] + lists[j]] = steps
+        for block in range(blocks):
+            if done:
+                step_rows(
+                    width, done, word, lists, active + lists[active + block], active + lists[active + block + 1],
+                    low, sx, scratch, x0, sx, scratch, d, sd, scratch, w, sw, apart, H,
+                )  # fmt: skip
+            if n and H[MOMENTUM] != 0:
+                rest_rows(
+                    width, lists, woken + lists[woken + block], woken + lists[woken + block + 1], rested,
+                    own + plan[REST], scratch, w, sw, apart,
+                )  # fmt: skip
+            product_rows(
+                width, n, scratch, values, lists, part, capacity, starts + block, blocks,
+                scratch, w, sw, scratch, z0 + v * lanes, sd,
+            )  # fmt: skip
 
 
 @compiled
-def lazy_forward(t, plan, table, settings, H, scratch, lists, buffer, n, steps, z0):
-    """Pre-activations, at z0, of member t's units for n samples in that buffer, after so many steps."""
-    own, part = plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
-    n_in, sx, sz, batch = table[0, N_IN], table[0, STRIDE], table[0, OUT_STRIDE], plan[BATCH]
-    first, end = own_units(t, plan, table[0, N_OUT])
-    apart = plan[APART]
-    w0, sw, active, updated = own + plan[ROWS], 2 * apart, part + plan[ACTIVE] + buffer * sx, part + plan[UPDATED]
-    for j in range(active + 1, active + 1 + lists[active]):
-        k = lists[j]
-        if lists[updated + k] != steps:
-            wake(plan, own, scratch, w0 + k * sw, end - first, steps - lists[updated + k], H)
-            lists[updated + k] = steps
-    background = scratch.dtype.type(settings[BACKGROUND])
-    everywhere, total = w0 + (n_in + 1) * sw, w0 + (n_in + 2) * sw
+def step_everywhere(plan, own, settings, H, scratch, lists, listed, x0, sx, d0, sd, w0, units, buffer, n):
+    """The step of the rows that every sample has a part in: the bias, u, and the sum over all inputs."""
+    lanes, apart, coefficients, batch = plan[LANES], plan[APART], own + plan[COEFFICIENTS], plan[BATCH]
+    sw, bias, everywhere, total = 2 * apart, listed, listed + 1, listed + 2
+    k = np.int64(lists[bias])  # the first of the three rows; x is counted from it
+    vectors, word = (units + lanes - 1) // lanes, all_bits(n)
+    for v in range(0, vectors, WIDEST):
+        width, d, w = min(WIDEST, vectors - v), d0 + v * lanes, w0 + v * lanes
+        if plan[BIAS]:
+            x = x0 - 1 - k
+            step_rows(
+                width, n, word, lists, bias, bias + 1, bias, 0, scratch, x, sx, scratch, d, sd, scratch, w, sw, apart, H
+            )
+        if settings[BACKGROUND] != 0:
+            x = coefficients + 2 * batch - (k + 1)
+            step_rows(
+                width, n, word, lists, everywhere, total, bias, 0,
+                scratch, x, 1, scratch, d, sd, scratch, w, sw, apart, H,
+            )  # fmt: skip
+            x = coefficients + buffer * batch - (k + 2)
+            step_rows(
+                width, n, word, lists, total, total + 1, bias, 0,
+                scratch, x, 1, scratch, d, sd, scratch, w, sw, apart, H,
+            )  # fmt: skip
+
+
+@compiled
+def start_sums(plan, own, settings, scratch, everywhere, n_in, z0, sz, buffer, n):
+    """What the background gives to the pre-activations of n samples; zero without one."""
+    background, apart = scratch.dtype.type(settings[BACKGROUND]), plan[APART]
     for i in range(n):
         row = z0 + i * sz
         if background == 0:
             scratch[row : row + apart] = 0
             continue
-        x = scratch[own + plan[COEFFICIENTS] + buffer * batch + i] + background * scratch.dtype.type(n_in)
+        x = scratch[own + plan[COEFFICIENTS] + buffer * plan[BATCH] + i] + background * scratch.dtype.type(n_in)
         for j in range(apart):
-            scratch[row + j] = x * scratch[everywhere + j] + background * scratch[total + j]
-    add_products(
-        n, end - first, plan[BLOCKS], plan[LANES], scratch, own + plan[VALUES], lists, part, part + plan[STARTS],
-        plan[CAPACITY], w0, sw, z0, sz,
-    )  # fmt: skip
+            scratch[row + j] = x * scratch[everywhere + j] + background * scratch[everywhere + 2 * apart + j]

@@ -16,9 +16,9 @@ from fastmlp.kernels.cpu.config import (
     SPARSE_DENSITY,
     SPARSE_SAMPLES,
 )
-from fastmlp.kernels.cpu.lazy_layer import LONGEST_REST
+from fastmlp.kernels.cpu.lists import MOST_SAMPLES
+from fastmlp.kernels.cpu.resting import AHEAD, LONGEST_REST
 from fastmlp.kernels.cpu.rows import INPUT_CODES
-from fastmlp.kernels.cpu.sparse import MOST_SAMPLES
 from fastmlp.kernels.cpu.target import vector_bits
 from fastmlp.kernels.cpu.team import WORDS
 from fastmlp.kernels.network import ALIGNMENT, N_OUT, STRIDE, Network, aligned_zeros, row_stride
@@ -179,6 +179,7 @@ def by_units(network: Network, batch: int, members: int, lazy: bool = False) -> 
     plan[d.CHUNK] = batch
     if lazy:
         lazy_rows(network, plan, table, own, batch, members)
+        plan[d.PARTIAL] = shared.rows(2 * members * batch, outputs)
     return finish(network, plan, table, shared, own, members)
 
 
@@ -187,14 +188,18 @@ def lazy_rows(network: Network, plan: np.ndarray, table: np.ndarray, own: _Space
     n_in, lanes, stride = network.sizes[0], int(plan[d.LANES]), int(table[0, STRIDE])
     vectors = -(-network.sizes[1] // lanes)
     plan[d.APART] = -(-vectors // members) * lanes
-    plan[d.ROWS] = own.rows(n_in + 3, 2 * plan[d.APART])
+    plan[d.ROWS_BY_INPUT] = own.rows(n_in + 3, 2 * plan[d.APART])
     plan[d.REST] = own.rows(LONGEST_REST, 2)
     plan[d.COEFFICIENTS] = own.rows(3, batch)
     sample_lists(network, plan, own, batch, INPUT_BLOCK)
     plan[d.WORDS] = plan[d.LISTS]
     plan[d.ACTIVE] = plan[d.WORDS] + 4 * stride
-    plan[d.UPDATED] = plan[d.ACTIVE] + 2 * stride
-    plan[d.LISTS] = plan[d.UPDATED] + n_in
+    plan[d.LENGTH] = plan[d.BLOCKS] + 1 + stride + 16
+    plan[d.WOKEN] = plan[d.ACTIVE] + 2 * plan[d.LENGTH]
+    plan[d.RESTED] = plan[d.WOKEN] + plan[d.LENGTH]
+    plan[d.UPDATED] = plan[d.RESTED] + stride
+    plan[d.ALWAYS] = plan[d.UPDATED] + stride
+    plan[d.LISTS] = plan[d.ALWAYS] + 3 + AHEAD
 
 
 def sample_lists(network: Network, plan: np.ndarray, own: _Space, samples: int, block: int) -> None:
@@ -255,6 +260,9 @@ def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space
     settings = np.zeros(d.SETTINGS_LENGTH)
     settings[[d.SCALE, d.SHIFT, d.L2]] = network.input_scale, network.input_shift, network.l2
     lists = np.zeros(members * int(plan[d.LISTS]), np.int32)
+    if plan[d.ALWAYS]:
+        for start in range(int(plan[d.ALWAYS]), len(lists), int(plan[d.LISTS])):
+            lists[start : start + 3] = network.sizes[0] + np.arange(3)
     return Plan(plan, table, scratch, members, lists, settings)
 
 

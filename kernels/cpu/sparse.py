@@ -15,238 +15,27 @@ an input is a word of bits that tell which samples of the chunk (64 at most) hav
 is loaded and stored once a chunk.
 """
 
+from functools import partial
+
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
-from fastmlp.kernels.cpu.target import vector_bits, vector_registers
-from fastmlp.kernels.cpu.team import X86
+from fastmlp.kernels.cpu.lists import HALF, trailing_zeros
+from fastmlp.kernels.cpu.target import vector_registers
 from fastmlp.kernels.cpu.tiles import compiled
-from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
-from fastmlp.kernels.updates import HYPERPARAMETERS
+from fastmlp.kernels.cpu.vectors import INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
 
 #: Vectors of units in registers, beside one value in all lanes; what else a product needs comes from memory.
-WIDEST = vector_registers() - 3 if vector_registers() == 16 else 16
-
-#: Samples of a chunk at most: the bits of a word.
-MOST_SAMPLES = 64
-#: Of those, the ones whose bits fill a lane of integers.
-HALF = 32
-
-#: Whether lanes can be brought to the front by a permutation from a table.
-HAS_TABLE = X86 and vector_bits() == 256
+WIDEST = 13 if vector_registers() == 16 else 16
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
 
 
-# ------------------------------------------------------------------------------------------------- lists of a sample
-@intrinsic
-def compress(typing, X, x0, n, base, values, v0, places, p0):
-    """List the non-zero among n values at x0: values at v0, ``base`` + place at p0.
-
-    X is aligned and padded with zeros to whole vectors; the lists may be written one vector beyond their ends. Returns
-    how many there are.
-    """
-    signature = types.intp(X, I, I, I, X, I, places, I)
-
-    def generate(context, builder, signature, arguments):
-        X, x0, n, base, values, v0, places, p0 = arguments
-        kinds = signature.args
-        X, values, places = (pointer(context, builder, kinds[i], a) for i, a in ((0, X), (4, values), (6, places)))
-        m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
-        pack = _pack_by_table if HAS_TABLE else _pack_by_scalars
-
-        def turn(k, counts):
-            x = m.load(X, builder.add(x0, k))
-            bits = _bits(m, x)
-            pack(m, x, bits, X, builder.add(x0, k), builder.add(base, k), values, places, v0, p0, counts[0])
-            return [builder.add(counts[0], _population(builder, bits))]
-
-        return loop(builder, int_constant(0), n, m.lanes, [int_constant(0)], turn)[0]
-
-    return signature, generate
-
-
-def trailing_zeros(builder: ir.IRBuilder, word: ir.Value) -> ir.Value:
-    """The number of the rightmost bit of a word that is not zero."""
-    kind = ir.FunctionType(INTP, [INTP, ir.IntType(1)])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.cttz.i64")
-    return builder.call(function, [word, ir.Constant(ir.IntType(1), 1)])
-
-
-def _bits(m: VectorMath, x: ir.Value) -> ir.Value:
-    """A bit for each lane that is not zero, as an integer."""
-    mask = m.builder.fcmp_unordered("!=", x, m.constant(0))
-    return m.builder.zext(m.builder.bitcast(mask, ir.IntType(m.lanes)), INTP)
-
-
-def _population(builder: ir.IRBuilder, word: ir.Value) -> ir.Value:
-    """How many bits of a word are set."""
-    kind = ir.FunctionType(INTP, [INTP])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.ctpop.i64"), [word])
-
-
-def _pack_by_table(m: VectorMath, x, bits, X, at, first, values, places, v0, p0, count) -> None:
-    """AVX2: a table gives for each pattern of bits the permutation that brings its lanes to the front.
-
-    No branch depends on the values, and so none is mispredicted: 5 cycles a vector, where taking the bits one by one
-    takes 15 to 20.
-    """
-    b, lanes = m.builder, m.lanes
-    index, wide = ir.VectorType(INT32, 8), _front(b, lanes, bits)
-    if lanes == 8:
-        permutation = wide
-    else:  # doubles move as pairs of 32-bit lanes
-        twice = b.shuffle_vector(wide, wide, ir.Constant(index, [i // 2 for i in range(8)]))
-        permutation = b.add(b.add(twice, twice), ir.Constant(index, [0, 1] * 4))
-    floats = ir.VectorType(ir.FloatType(), 8)
-    kind = ir.FunctionType(floats, [floats, index])
-    permute = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx2.permps")
-    packed = b.bitcast(b.call(permute, [b.bitcast(x, floats), permutation]), m.type)
-    m.store(packed, values, b.add(v0, count), aligned=False)
-    _store_places(b, wide, first, places, b.add(p0, count))
-
-
-def _front(b: ir.IRBuilder, lanes: int, bits: ir.Value) -> ir.Value:
-    """The lanes whose bits are set, in order, as a vector of 32-bit numbers; zeros follow."""
-    order = [[i for i in range(lanes) if pattern >> i & 1] for pattern in range(1 << lanes)]
-    rows = [on + [0] * (lanes - len(on)) for on in order]
-    table = _table(b.module, f"places_of_{lanes}_bits", [place for row in rows for place in row])
-    row = b.gep(table, [b.mul(bits, int_constant(lanes))])
-    narrow = b.load(b.bitcast(row, ir.VectorType(ir.IntType(8), lanes).as_pointer()))
-    narrow.align = lanes
-    return b.zext(narrow, ir.VectorType(INT32, lanes))
-
-
-def _store_places(b: ir.IRBuilder, places: ir.Value, first: ir.Value, target: ir.Value, offset: ir.Value) -> None:
-    """Store ``first`` + places."""
-    kind = places.type
-    start = b.insert_element(ir.Constant(kind, ir.Undefined), b.trunc(first, INT32), ir.Constant(INT32, 0))
-    start = b.shuffle_vector(start, ir.Constant(kind, ir.Undefined), ir.Constant(kind, [0] * kind.count))
-    b.store(b.add(places, start), b.bitcast(b.gep(target, [offset]), kind.as_pointer())).align = 4
-
-
-def _table(module: ir.Module, name: str, numbers: list[int]) -> ir.Value:
-    """The address of constant bytes."""
-    kind = ir.ArrayType(ir.IntType(8), len(numbers))
-    if name not in module.globals:
-        table = ir.GlobalVariable(module, kind, name)
-        table.initializer = ir.Constant(kind, bytearray(numbers))
-        table.linkage, table.global_constant, table.align = "internal", True, 64
-    return module.globals[name].bitcast(ir.IntType(8).as_pointer())
-
-
-def _pack_by_scalars(m: VectorMath, x, bits, X, at, first, values, places, v0, p0, count) -> None:
-    """Anywhere: the bits are taken one by one from the right."""
-    b = m.builder
-
-    def take(state):
-        left, j = state
-        k = trailing_zeros(b, left)
-        b.store(b.load(b.gep(X, [b.add(at, k)])), b.gep(values, [b.add(v0, j)]))
-        b.store(b.trunc(b.add(first, k), INT32), b.gep(places, [b.add(p0, j)]))
-        return [b.and_(left, b.sub(left, int_constant(1))), b.add(j, int_constant(1))]
-
-    loop_while(b, [bits, count], lambda state: b.icmp_signed("!=", state[0], int_constant(0)), take)
-
-
-@compiled
-def list_values(x0, n_in, inputs, bias, scratch, v0, lists, p0, starts):
-    """One sample's lists, from its row at x0: values at v0, places at p0, and where each block begins at ``starts``.
-
-    A block has so many ``inputs``, a multiple of 16.
-    """
-    count, block, k = 0, 0, 0
-    while k < n_in:
-        lists[starts + block] = count
-        stop = min(k + inputs, n_in)
-        count += compress(scratch, x0 + k, stop - k, k, scratch, v0 + count, lists, p0 + count)
-        if bias and stop == n_in:
-            scratch[v0 + count] = 1
-            lists[p0 + count] = n_in
-            count += 1
-        lists[p0 + count] = -1
-        count += 1
-        block += 1
-        k = stop
-
-
-# ---------------------------------------------------------------------------------------------------- bits of an input
-@intrinsic
-def mark(typing, X, x0, sx, samples, n_in, words, w0):
-    """For each input, a 32-bit word with bit i set where it is not zero in sample i of ≤ 32."""
-    signature = types.void(X, I, I, I, I, words, I)
-
-    def generate(context, builder, signature, arguments):
-        X, x0, sx, samples, n_in, words, w0 = arguments
-        kinds = signature.args
-        X, words = (pointer(context, builder, kinds[i], a) for i, a in ((0, X), (5, words)))
-        m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
-        kind = ir.VectorType(INT32, m.lanes)
-        zero, one = (ir.Constant(kind, [number] * m.lanes) for number in (0, 1))
-
-        def column(k, _):
-            def sample(i, state):
-                word, bit = state
-                x = m.load(X, builder.add(builder.add(x0, k), builder.mul(i, sx)))
-                mask = builder.fcmp_unordered("!=", x, m.constant(0))
-                return [builder.or_(word, builder.select(mask, bit, zero)), builder.add(bit, bit)]
-
-            word, _ = loop(builder, int_constant(0), samples, 1, [zero, one], sample)
-            target = builder.bitcast(builder.gep(words, [builder.add(w0, k)]), kind.as_pointer())
-            builder.store(word, target).align = 4
-            return []
-
-        loop(builder, int_constant(0), n_in, m.lanes, [], column)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def list_marked(typing, words, low, high, n_in, places, p0):
-    """The places of words of which either half is not zero, at p0, in order; returns how many there are."""
-    signature = types.intp(words, I, I, I, places, I)
-    lanes = 8
-
-    def generate(context, builder, signature, arguments):
-        words, low, high, n_in, places, p0 = arguments
-        kinds = signature.args
-        words, places = (pointer(context, builder, kinds[i], a) for i, a in ((0, words), (4, places)))
-        kind = ir.VectorType(INT32, lanes)
-
-        def eight(k, counts):
-            halves = []
-            for half in (low, high):
-                word = builder.load(builder.bitcast(builder.gep(words, [builder.add(half, k)]), kind.as_pointer()))
-                word.align = 4
-                halves.append(word)
-            mask = builder.icmp_signed("!=", builder.or_(*halves), ir.Constant(kind, [0] * lanes))
-            bits = builder.zext(builder.bitcast(mask, ir.IntType(lanes)), INTP)
-            _store_places(builder, _front(builder, lanes, bits), k, places, builder.add(p0, counts[0]))
-            return [builder.add(counts[0], _population(builder, bits))]
-
-        return loop(builder, int_constant(0), n_in, lanes, [int_constant(0)], eight)[0]
-
-    return signature, generate
-
-
-@intrinsic
-def row_sum(typing, X, x0, n):
-    """The sum of n values of a row, padded with zeros to whole vectors."""
-
-    def generate(context, builder, signature, arguments):
-        X, x0, n = arguments
-        m = VectorMath(builder, context.get_data_type(signature.args[0].dtype))
-        X = pointer(context, builder, signature.args[0], X)
-
-        def add(k, sums):
-            return [builder.fadd(sums[0], m.load(X, builder.add(x0, k)))]
-
-        return m.sum(loop(builder, int_constant(0), n, m.lanes, [m.constant(0)], add)[0])
-
-    return X.dtype(X, I, I), generate
+def for_width(builder: ir.IRBuilder, vectors: ir.Value, emit) -> None:
+    """Write ``emit(V)`` for every V from 1 to `WIDEST`, and run that of ``vectors``."""
+    cases(builder, builder.sub(vectors, int_constant(1)), [partial(emit, V) for V in range(1, WIDEST + 1)])
 
 
 # ------------------------------------------------------------------------------------------------------------- products
@@ -273,28 +62,38 @@ def _emit_products(m: VectorMath, V: int, values, v0, places, p0, B, b0, sb, Z, 
 
 
 @intrinsic
-def product_tile(typing, vectors, values, v0, places, p0, B, b0, sb, Z, z0):
-    """`_emit_products` for 1 to `WIDEST` vectors."""
-    signature = types.void(I, values, I, places, I, B, I, I, Z, I)
+def product_rows(typing, vectors, n, values, v0, lists, p0, capacity, starts, blocks, B, b0, sb, Z, z0, sz):
+    """V vectors of each of n rows of Z += the products of its list, in one block of inputs, with rows of B.
+
+    The list of sample i starts at v0, and its places at p0, + i capacity + the number at ``starts`` + i blocks.
+    """
+    signature = types.void(I, I, values, I, lists, I, I, I, I, B, I, I, Z, I, I)
 
     def generate(context, builder, signature, arguments):
-        vectors, values, v0, places, p0, B, b0, sb, Z, z0 = arguments
-        kinds = signature.args
-        m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
-        values, places, B, Z = (
-            pointer(context, builder, kinds[i], a) for i, a in ((1, values), (3, places), (5, B), (8, Z))
+        vectors, n, values, v0, lists, p0, capacity, starts, blocks, B, b0, sb, Z, z0, sz = arguments
+        kinds, b = signature.args, builder
+        m = VectorMath(builder, context.get_data_type(kinds[2].dtype))
+        values, lists, B, Z = (
+            pointer(context, builder, kinds[i], a) for i, a in ((2, values), (4, lists), (9, B), (12, Z))
         )
 
-        def body(V):
-            return lambda: _emit_products(m, V, values, v0, places, p0, B, b0, sb, Z, z0)
+        def emit(V):
+            def sample(i, _):
+                start = b.sext(b.load(b.gep(lists, [b.add(starts, b.mul(i, blocks))])), INTP)
+                at = b.add(b.mul(i, capacity), start)
+                row = b.add(z0, b.mul(i, sz))
+                _emit_products(m, V, values, b.add(v0, at), lists, b.add(p0, at), B, b0, sb, Z, row)
+                return []
 
-        cases(builder, builder.sub(vectors, int_constant(1)), [body(V) for V in range(1, WIDEST + 1)])
+            loop(b, int_constant(0), n, 1, [], sample)
+
+        for_width(builder, vectors, emit)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def _add_samples(m: VectorMath, word, X, x0, sx, D, d0, sd, start: list[ir.Value]) -> list[ir.Value]:
+def add_samples(m: VectorMath, word, X, x0, sx, D, d0, sd, start: list[ir.Value]) -> list[ir.Value]:
     """Vectors + Σ x[i] · row i of D over the samples i whose bit is set."""
     b = m.builder
 
@@ -319,71 +118,83 @@ def _emit_gradient(m: VectorMath, V: int, word, X, x0, sx, D, d0, sd, base, G, g
         # A select, so that what lies in memory does not matter where it is not added (it may be NaN).
         before = b.select(more, m.load(G, target), m.constant(0))
         start.append(b.fadd(before, m.load(D, b.add(base, int_constant(v * m.lanes)))))
-    sums = _add_samples(m, word, X, x0, sx, D, d0, sd, start)
+    sums = add_samples(m, word, X, x0, sx, D, d0, sd, start)
     for total, target in zip(sums, targets, strict=True):
         m.store(total, G, target)
 
 
+def word_of(b: ir.IRBuilder, lists, low, high, both: ir.Value) -> ir.Value:
+    """The word of an input from its halves; of the first alone unless ``both``."""
+    first, second = (b.zext(b.load(b.gep(lists, [at])), INTP) for at in (low, high))
+    return b.or_(first, b.select(both, b.shl(second, int_constant(HALF)), int_constant(0)))
+
+
 @intrinsic
-def gradient_tile(typing, vectors, word, X, x0, sx, D, d0, sd, base, G, g0, more):
-    """`_emit_gradient` for 1 to `WIDEST` vectors; ``base`` is an offset in D, ``more`` not 0 where g is added."""
-    signature = types.void(I, types.int64, X, I, I, D, I, I, I, G, I, I)
+def gradient_rows(typing, vectors, n, n_in, X, x0, sx, lists, low, high, D, d0, sd, base, shifted, G, g0, sg, more):
+    """V vectors of each of n_in rows of G, stored or (more) added: base + Σ x[i, k] · row i of D over n samples.
+
+    The words of the inputs are at ``low`` and ``high``. ``base`` is an offset in D of a row that is all zero unless
+    ``shifted``.
+    """
+    signature = types.void(I, I, I, X, I, I, lists, I, I, D, I, I, I, I, G, I, I, I)
 
     def generate(context, builder, signature, arguments):
-        vectors, word, X, x0, sx, D, d0, sd, base, G, g0, more = arguments
-        kinds = signature.args
-        m = VectorMath(builder, context.get_data_type(kinds[2].dtype))
-        X, D, G = (pointer(context, builder, kinds[i], a) for i, a in ((2, X), (5, D), (9, G)))
-        add = builder.icmp_signed("!=", more, int_constant(0))
+        vectors, n, n_in, X, x0, sx, lists, low, high, D, d0, sd, base, shifted, G, g0, sg, more = arguments
+        kinds, b, zero = signature.args, builder, int_constant(0)
+        m = VectorMath(builder, context.get_data_type(kinds[3].dtype))
+        X, lists, D, G = (pointer(context, builder, kinds[i], a) for i, a in ((3, X), (6, lists), (9, D), (14, G)))
+        add = b.icmp_signed("!=", more, zero)
+        both = b.icmp_signed(">", n, int_constant(HALF))
+        always = b.or_(b.icmp_signed("!=", shifted, zero), b.not_(add))
 
-        def body(V):
-            return lambda: _emit_gradient(m, V, word, X, x0, sx, D, d0, sd, base, G, g0, add)
+        def emit(V):
+            def one_input(k, _):
+                word = word_of(b, lists, b.add(low, k), b.add(high, k), both)
+                with b.if_then(b.or_(always, b.icmp_signed("!=", word, zero))):
+                    row = b.add(g0, b.mul(k, sg))
+                    _emit_gradient(m, V, word, X, b.add(x0, k), sx, D, d0, sd, base, G, row, add)
+                return []
 
-        cases(builder, builder.sub(vectors, int_constant(1)), [body(V) for V in range(1, WIDEST + 1)])
+            loop(b, zero, n_in, 1, [], one_input)
+
+        for_width(builder, vectors, emit)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @compiled
+def parts_of(vectors):
+    """In how many parts so many vectors pass through the registers."""
+    return (vectors + WIDEST - 1) // WIDEST
+
+
+@compiled
 def add_products(n, n_out, blocks, lanes, scratch, v0, lists, p0, starts, capacity, b0, sb, z0, sz):
     """Add the products of n listed samples with the weights by input at b0 to the rows at z0."""
     vectors, at = (n_out + lanes - 1) // lanes, 0
-    parts = (vectors + WIDEST - 1) // WIDEST
+    parts = parts_of(vectors)
     for part in range(parts):
         width = vectors * (part + 1) // parts - vectors * part // parts
         for block in range(blocks):
-            for i in range(n):
-                first = np.int64(lists[starts + i * blocks + block])
-                value, place = v0 + i * capacity + first, p0 + i * capacity + first
-                product_tile(width, scratch, value, lists, place, scratch, b0 + at, sb, scratch, z0 + i * sz + at)
+            product_rows(
+                width, n, scratch, v0, lists, p0, capacity, starts + block, blocks,
+                scratch, b0 + at, sb, scratch, z0 + at, sz,
+            )  # fmt: skip
         at += width * lanes
 
 
 @compiled
-def word_of(n, lists, low, high):
-    """The word of an input from its halves: the bits of up to 32 samples, and of up to 32 more."""
-    word = np.int64(lists[low]) & 0xFFFFFFFF
-    return word | np.int64(lists[high]) << 32 if n > HALF else word
-
-
-@compiled
 def add_gradients(n, n_in, n_out, lanes, scratch, x0, sx, lists, low, high, d0, sd, base, shifted, g0, sg, more):
-    """The gradient by input at g0 from n ≤ 64 samples at x0 with deltas at d0, stored or added.
-
-    Words of bits stand at ``low`` for the first 32 samples and at ``high`` for the rest. The row at ``base`` is added
-    to each input's gradient; it is all zero unless ``shifted``.
-    """
+    """`gradient_rows` for all units."""
     vectors, at = (n_out + lanes - 1) // lanes, 0
-    parts = (vectors + WIDEST - 1) // WIDEST
+    parts = parts_of(vectors)
     for part in range(parts):
         width = vectors * (part + 1) // parts - vectors * part // parts
-        for k in range(n_in):
-            word = word_of(n, lists, low + k, high + k)
-            if word != 0 or shifted or not more:
-                gradient_tile(
-                    width, word, scratch, x0 + k, sx, scratch, d0 + at, sd, base + at, scratch, g0 + k * sg + at, more
-                )
+        gradient_rows(
+            width, n, n_in, scratch, x0, sx, lists, low, high, scratch, d0 + at, sd, base + at, np.intp(shifted),
+            scratch, g0 + at, sg, more,
+        )  # fmt: skip
         at += width * lanes
 
 
@@ -442,75 +253,3 @@ def by_unit(scratch, w0, sw, first, last, n_in, n_out, bias, flat, offset, strid
     if bias and last > n_in:
         for j in range(n_out):
             flat[offset + j * stride - 1] = scratch[w0 + n_in * sw + j]
-
-
-# -------------------------------------------------------------------------------------------------- rows that rest
-def _row(m: VectorMath, V: int, W, w0, apart) -> tuple[list[ir.Value], list[ir.Value]]:
-    """Offsets of V vectors of weights and of their velocities, ``apart`` elements on."""
-    b = m.builder
-    weights = [b.add(w0, int_constant(v * m.lanes)) for v in range(V)]
-    return weights, [b.add(weight, apart) for weight in weights]
-
-
-def _emit_step(m: VectorMath, V: int, word, X, x0, sx, D, d0, sd, W, w0, apart, H) -> None:
-    """V vectors of a row's step, v ← μ v + Σ x[i] · row i of D over the samples whose bit is set; w ← w - η v."""
-    b = m.builder
-    rate, momentum = (
-        m.spread(b.load(b.gep(H, [int_constant(HYPERPARAMETERS.index(name))])))
-        for name in ("learning_rate", "momentum")
-    )
-    weights, velocities = _row(m, V, W, w0, apart)
-    start = [b.fmul(momentum, m.load(W, velocity)) for velocity in velocities]
-    sums = _add_samples(m, word, X, x0, sx, D, d0, sd, start)
-    for total, weight, velocity in zip(sums, weights, velocities, strict=True):
-        m.store(total, W, velocity)
-        m.store(m.fma(b.fneg(rate), total, m.load(W, weight)), W, weight)
-
-
-def _emit_rest(m: VectorMath, V: int, W, w0, apart, decay, way) -> None:
-    """V vectors of a row after some steps without a gradient: w ← w - way · v; v ← decay · v."""
-    b = m.builder
-    decay, way = m.spread(decay), m.spread(way)
-    for weight, velocity in zip(*_row(m, V, W, w0, apart), strict=True):
-        v = m.load(W, velocity)
-        m.store(m.fma(b.fneg(way), v, m.load(W, weight)), W, weight)
-        m.store(b.fmul(decay, v), W, velocity)
-
-
-@intrinsic
-def step_tile(typing, vectors, word, X, x0, sx, D, d0, sd, W, w0, apart, H):
-    """`_emit_step` for 1 to `WIDEST` vectors."""
-    signature = types.void(I, types.int64, X, I, I, D, I, I, W, I, I, H)
-
-    def generate(context, builder, signature, arguments):
-        vectors, word, X, x0, sx, D, d0, sd, W, w0, apart, H = arguments
-        kinds = signature.args
-        m = VectorMath(builder, context.get_data_type(kinds[2].dtype))
-        X, D, W, H = (pointer(context, builder, kinds[i], a) for i, a in ((2, X), (5, D), (8, W), (11, H)))
-
-        def body(V):
-            return lambda: _emit_step(m, V, word, X, x0, sx, D, d0, sd, W, w0, apart, H)
-
-        cases(builder, builder.sub(vectors, int_constant(1)), [body(V) for V in range(1, WIDEST + 1)])
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def rest_tile(typing, vectors, W, w0, apart, decay, way):
-    """`_emit_rest` for 1 to `WIDEST` vectors."""
-    signature = types.void(I, W, I, I, W.dtype, W.dtype)
-
-    def generate(context, builder, signature, arguments):
-        vectors, W, w0, apart, decay, way = arguments
-        m = VectorMath(builder, context.get_data_type(signature.args[1].dtype))
-        W = pointer(context, builder, signature.args[1], W)
-
-        def body(V):
-            return lambda: _emit_rest(m, V, W, w0, apart, decay, way)
-
-        cases(builder, builder.sub(vectors, int_constant(1)), [body(V) for V in range(1, WIDEST + 1)])
-        return context.get_dummy_value()
-
-    return signature, generate
