@@ -94,23 +94,20 @@ def _run(
     return partial.reshape(p.members, 8)
 
 
-def _plan_by_samples(network: Network, X: np.ndarray, samples: int, members: int) -> plan.Plan:
+def _plan_by_samples(network: Network, found: plan.Background | None, samples: int, members: int) -> plan.Plan:
     """The plan for so many samples at a time, split by samples."""
-    value = plan.background(network, X, samples // members)
-    make = plan.by_samples if value is None else plan.by_samples_sparse
+    make = plan.by_samples_sparse if found else plan.by_samples
     p = plan.plans.get(make, network, min(plan.chunk_samples(network), samples), members)
-    if value is not None:
-        plan.set_background(p.settings, network, value)
+    if found:
+        plan.set_background(p.settings, network, found.value)
     return p
 
 
-def _plan_by_units(network: Network, rule: Rule, X: np.ndarray, samples: int, batch: int, members: int) -> plan.Plan:
-    """The plan for so many samples in batches that are split by units."""
-    value = plan.background(network, X, samples) if plan.can_rest(network, rule, batch) else None
-    make = plan.by_units if value is None else plan.by_units_lazy
-    p = plan.plans.get(make, network, batch, members)
-    if value is not None:
-        plan.set_background(p.settings, network, value)
+def _plan_by_units(network: Network, found: plan.Background | None, batch: int, members: int) -> plan.Plan:
+    """The plan for batches of so many samples, split by units; with a background, for rows that rest."""
+    p = plan.plans.get(plan.by_units_lazy if found else plan.by_units, network, batch, members)
+    if found:
+        plan.set_background(p.settings, network, found.value)
     return p
 
 
@@ -119,7 +116,7 @@ def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y,
     check_inputs(network, parameters, X, Y)
     n = len(X)
     members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = _plan_by_samples(network, X, n, members)
+    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
     size = plan.results(p.table, n, every_layer=job == entries.FEEDFORWARD)
     out = np.empty(0 if job == entries.EVALUATE else size, network.dtype)
@@ -158,7 +155,7 @@ def backpropagation(
     check_inputs(network, parameters, X, Y)
     n = len(X)
     members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = _plan_by_samples(network, X, n, members)
+    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
     gradients = plan.aligned_zeros(members * network.size, network.dtype)
     found = _run(entries.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
@@ -205,16 +202,18 @@ def train_epoch(
     check_writable(parameters=parameters)
     check_order(order, len(X), batch_size)
     batch_size = min(batch_size, len(order))
-    members = plan.members_for(network, batch_size, _threads(threads), WORK_PER_STEP)
+    found = plan.background(network, X, len(order))
+    resting = found is not None and plan.can_rest(network, rule, batch_size)
+    least = WORK_PER_STEP / found.share if found and resting else WORK_PER_STEP
+    members = plan.members_for(network, batch_size, _threads(threads), least)
     losses = np.zeros(-(-len(order) // batch_size))
     if errors is not None:
         check_flat("errors", errors, len(losses), "float64")
-    if plan.is_small(batch_size, members):
-        job, p = entries.TRAIN_SMALL, _plan_by_units(network, rule, X, len(order), batch_size, members)
+    if plan.is_small(batch_size, members, found is not None, resting):
+        job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)
         gradients = None
     else:
-        job = entries.TRAIN_LARGE
-        p = _plan_by_samples(network, X, len(order), members)
+        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, batch_size, members)
         gradients = plan.aligned_zeros(members * network.size, network.dtype)
     plan.set_batch(p.plan, X.ctypes.data, X, len(order), batch_size, int(state.step[0]))
     _run(

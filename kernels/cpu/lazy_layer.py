@@ -50,13 +50,10 @@ from fastmlp.kernels.cpu.entries import (
     WORDS,
 )
 from fastmlp.kernels.cpu.lists import HALF, MOST_SAMPLES, list_inputs, list_values, mark, row_sum
-from fastmlp.kernels.cpu.resting import AHEAD, LONGEST_REST, rest_rows, step_rows
+from fastmlp.kernels.cpu.resting import AHEAD, FEW_SAMPLES, LONGEST_REST, rest_rows, step_rows, step_rows_few
 from fastmlp.kernels.cpu.sparse import WIDEST, by_input, by_unit, product_rows, sum_rows
 from fastmlp.kernels.cpu.tiles import compiled
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
-
-#: With at most so many samples, a row's step takes them all, zeros too: how many have a value is hard to predict.
-FEW_SAMPLES = 8
 
 
 @compiled
@@ -168,7 +165,6 @@ def lazy_sweep(t, plan, table, settings, H, scratch, lists, d0, done, n, steps, 
     lanes, apart, old, new = plan[LANES], plan[APART], (steps + 1) % 2, steps % 2
     w0, sw, x0 = own + plan[ROWS_BY_INPUT], 2 * apart, own + table[0, INPUT] + old * batch * sx
     low, active = part + plan[WORDS] + 2 * old * sx, part + plan[ACTIVE] + old * plan[LENGTH]
-    word = all_bits(done) if done <= FEW_SAMPLES else 0
     woken, rested, starts = part + plan[WOKEN], part + plan[RESTED], part + plan[STARTS]
     if done:
         listed = part + plan[ALWAYS]
@@ -179,10 +175,15 @@ def lazy_sweep(t, plan, table, settings, H, scratch, lists, d0, done, n, steps, 
     for v in range(0, vectors, WIDEST):
         width, d, w = min(WIDEST, vectors - v), d0 + v * lanes, w0 + v * lanes
         for block in range(blocks):
-            if done:
+            begin, stop = active + lists[active + block], active + lists[active + block + 1]
+            if 0 < done <= FEW_SAMPLES:
+                step_rows_few(
+                    width, done, lists, begin, stop, scratch, x0, sx, scratch, d, sd, scratch, w, sw, apart, H
+                )
+            elif done:
                 step_rows(
-                    width, done, word, lists, active + lists[active + block], active + lists[active + block + 1],
-                    low, sx, scratch, x0, sx, scratch, d, sd, scratch, w, sw, apart, H,
+                    width, done, 0, lists, begin, stop, low, sx,
+                    scratch, x0, sx, scratch, d, sd, scratch, w, sw, apart, H,
                 )  # fmt: skip
             if n and H[MOMENTUM] != 0:
                 rest_rows(

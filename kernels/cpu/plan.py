@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from fastmlp.kernels.cpu.config import (
     CHUNK_SAMPLES,
     INPUT_BLOCK,
     SMALL_BATCH,
+    SMALL_RESTING,
+    SMALL_SPARSE,
     SPARSE_DENSITY,
     SPARSE_SAMPLES,
 )
@@ -98,25 +101,33 @@ def chunk_samples(network: Network) -> int:
     return max(low, min(CHUNK_BYTES // row // 4 * 4, high))
 
 
-def members_for(network: Network, samples: int, threads: int, least: int) -> int:
+def members_for(network: Network, samples: int, threads: int, least: float) -> int:
     """How many threads so many samples at a time are worth, if each is to have ``least`` multiply-adds of them."""
-    return max(1, min(threads, network.multiply_adds * samples // least))
+    return max(1, min(threads, int(network.multiply_adds * samples / least)))
 
 
-def background(network: Network, X: np.ndarray, samples: int) -> float | None:
-    """The value that most inputs have, if so many samples for each member are to be taken as what differs from it.
+class Background(NamedTuple):
+    """What most inputs are: the value, and the share of the inputs that are something else."""
+
+    value: float
+    share: float
+
+
+def background(network: Network, X: np.ndarray, samples: int) -> Background | None:
+    """The value that most inputs have, if so many samples are to be taken as what differs from it.
 
     Some thousand inputs, evenly spread, tell which value it could be (their median is one that more than half have),
-    and two hundred rows how many have it. With samples scaled by some factor, it can only be zero: elsewhere the
+    and a hundred rows how many have it. With samples scaled by some factor, it can only be zero: elsewhere the
     difference from it, x s - c s, would be rounded and not be zero.
     """
     if samples < SPARSE_SAMPLES:
         return None
     middle = float(np.median(X.reshape(-1)[:: max(X.size // 1000, 1) | 1]))
-    rows = X[:: max(len(X) // 200, 1)]
     if not np.isfinite(middle) or (middle and network.input_scale != 1):
         return None
-    return middle if np.count_nonzero(rows != middle) <= SPARSE_DENSITY * rows.size else None
+    rows = X[:: max(len(X) // 100, 1)]
+    share = np.count_nonzero(rows != middle) / rows.size
+    return Background(middle, share) if share <= SPARSE_DENSITY else None
 
 
 def can_rest(network: Network, rule: Rule, batch: int) -> bool:
@@ -124,9 +135,11 @@ def can_rest(network: Network, rule: Rule, batch: int) -> bool:
     return batch <= MOST_SAMPLES and rule.kind in ("plain", "momentum") and not network.l2
 
 
-def is_small(batch_size: int, members: int) -> bool:
+def is_small(batch: int, members: int, sparse: bool = False, resting: bool = False) -> bool:
     """Whether batches of this size are split by units rather than by samples."""
-    return batch_size <= SMALL_BATCH * members
+    if resting:
+        return members == 1 or batch <= SMALL_RESTING
+    return batch <= (SMALL_SPARSE if sparse else SMALL_BATCH * members)
 
 
 def new_plan(network: Network, members: int) -> tuple[np.ndarray, np.ndarray]:

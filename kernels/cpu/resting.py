@@ -10,13 +10,16 @@ from numba.extending import intrinsic
 
 from fastmlp.kernels.cpu.lists import HALF
 from fastmlp.kernels.cpu.sparse import add_samples, for_width, word_of
-from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, int_constant, loop, loop_while, pointer
+from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
 from fastmlp.kernels.updates import HYPERPARAMETERS
 
 #: Bytes of a line of the cache.
 LINE = 64
 #: How many rows ahead a row's lines are asked for: two take longer than the second-level cache.
 AHEAD = 2
+#: Samples of which two vectors of deltas each fit 16 registers, beside as much of a row and one value.
+FEW_SAMPLES = 5
+
 #: Steps of rest that one turn of catching up covers: the length of the table of μᵏ and η (μ + … + μᵏ).
 LONGEST_REST = 256
 
@@ -114,6 +117,74 @@ def step_rows(
             _inputs(b, lists, first, last, row)
 
         for_width(builder, vectors, emit)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _emit_few(m: VectorMath, n: int, width: int, lists, first, last, X, x0, sx, D, d0, sd, W, w0, sw, apart, H) -> None:
+    """The step of ``width`` vectors of each listed row from n samples, whose deltas stay in registers meanwhile."""
+    b = m.builder
+    rate, momentum = H
+    starts = [b.add(d0, b.mul(int_constant(i), sd)) for i in range(n)]
+    deltas = [[m.load(D, b.add(at, int_constant(v * m.lanes))) for v in range(width)] for at in starts]
+    samples = [b.add(x0, b.mul(int_constant(i), sx)) for i in range(n)]
+
+    def row(k, later):
+        _ask_for_row(m, width, W, b.add(w0, b.mul(later, sw)), apart)
+        weights, velocities = _row(m, width, b.add(w0, b.mul(k, sw)), apart)
+        sums = [b.fmul(momentum, m.load(W, velocity)) for velocity in velocities]
+        for sample, delta in zip(samples, deltas, strict=True):
+            x = m.spread(b.load(b.gep(X, [b.add(sample, k)])))
+            sums = [m.fma(x, d, total) for d, total in zip(delta, sums, strict=True)]
+        for total, weight, velocity in zip(sums, weights, velocities, strict=True):
+            m.store(total, W, velocity)
+            m.store(m.fma(b.fneg(rate), total, m.load(W, weight)), W, weight)
+
+    _inputs(b, lists, first, last, row)
+
+
+@intrinsic
+def step_rows_few(typing, vectors, n, lists, first, last, X, x0, sx, D, d0, sd, W, w0, sw, apart, H):
+    """`step_rows` from all of n ≤ `FEW_SAMPLES` samples, whether or not they are off the background.
+
+    How many samples have a value in an input is hard to predict; to take all of a few costs less than to guess wrong.
+    Two vectors of a row at a time; their deltas stay in registers.
+    """
+    signature = types.void(I, I, lists, I, I, X, I, I, D, I, I, W, I, I, I, H)
+
+    def generate(context, builder, signature, arguments):
+        vectors, n, lists, first, last, X, x0, sx, D, d0, sd, W, w0, sw, apart, H = arguments
+        kinds, b = signature.args, builder
+        m = VectorMath(builder, context.get_data_type(kinds[5].dtype))
+        lists, X, D, W, H = (
+            pointer(context, builder, kinds[i], a) for i, a in ((2, lists), (5, X), (8, D), (11, W), (15, H))
+        )
+        factors = [
+            m.spread(b.load(b.gep(H, [int_constant(HYPERPARAMETERS.index(name))])))
+            for name in ("learning_rate", "momentum")
+        ]
+
+        def body(samples: int):
+            def columns(width: int):
+                def run(v, _):
+                    at = b.mul(v, int_constant(m.lanes))
+                    _emit_few(
+                        m, samples, width, lists, first, last, X, x0, sx,
+                        D, b.add(d0, at), sd, W, b.add(w0, at), sw, apart, factors,
+                    )  # fmt: skip
+                    return []
+
+                return run
+
+            def run():
+                pairs = b.and_(vectors, int_constant(-2))
+                loop(b, int_constant(0), pairs, 2, [], columns(2))
+                loop(b, pairs, vectors, 1, [], columns(1))
+
+            return run
+
+        cases(b, b.sub(n, int_constant(1)), [body(samples) for samples in range(1, FEW_SAMPLES + 1)])
         return context.get_dummy_value()
 
     return signature, generate
