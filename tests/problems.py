@@ -347,7 +347,7 @@ def forced(
             stack.enter_context(mock.patch.object(module, name, value))
 
         if way is not None:
-            replace_with(plan, "SMALL_BATCH", {"units": 10**9, "samples": 0}[way])
+            replace_with(plan, "is_small", lambda *arguments: way == "units")
         if always_threads:
             replace_with(cpu, "WORK_PER_STEP", 1e-9)
             replace_with(cpu, "WORK_PER_THREAD", 1e-9)
@@ -355,7 +355,8 @@ def forced(
         if chunk is not None:
             replace_with(plan, "chunk_samples", lambda network: chunk)
         if sparse is not None:
-            replace_with(plan, "is_sparse", lambda *arguments: sparse)
+            found = plan.Background(0.0, 0.5) if sparse else None
+            replace_with(plan, "background", lambda *arguments: found)
         yield
 
 

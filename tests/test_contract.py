@@ -458,6 +458,10 @@ def test_plans_choose_the_way_by_the_batch():
 
     assert plan.is_small(config.SMALL_BATCH, 1)
     assert not plan.is_small(config.SMALL_BATCH + 1, 1)
+    assert plan.is_small(config.SMALL_RESTING, 2, sparse=True, resting=True)
+    assert not plan.is_small(config.SMALL_RESTING + 1, 2, sparse=True, resting=True)
+    assert plan.is_small(config.SMALL_SPARSE, 2, sparse=True)
+    assert not plan.is_small(config.SMALL_SPARSE + 1, 2, sparse=True)
     lab, tiny = Network.build(LAB), Network.build((2, 2))
     assert plan.members_for(tiny, 1, 8, config.WORK_PER_STEP) == 1
     assert plan.members_for(lab, 5, 8, config.WORK_PER_STEP) == 8
@@ -559,9 +563,13 @@ def test_sparse_samples_are_noticed(dtype):
     cpu = kernels.backend("cpu")
     network = Network.build(LAB, "sigmoid", loss="binary_cross_entropy", dtype=dtype, input_scale=1 / 255)
     problem = sparse_problem(network, 450, 0, "uint8")
-    assert plan.is_sparse(network, problem.X, 450)
-    assert not plan.is_sparse(network, problem.X + 1, 450)
-    assert not plan.is_sparse(Network.build(LAB, input_shift=0.5), problem.X, 450)
+    assert plan.background(network, problem.X, 450).value == 0
+    assert plan.background(network, problem.X, 20) is None, "too few samples to pay for the copies"
+    assert plan.background(network, problem.X + 1, 450) is None, "x / 255 - 1 / 255 would be rounded"
+    unscaled = Network.build(LAB, input_shift=0.5)
+    assert plan.background(unscaled, problem.X + 1, 450).value == 1
+    assert plan.background(unscaled, np.random.default_rng(0).random((450, 784)), 450) is None
+    assert plan.background(unscaled, np.full((450, 784), np.nan), 450) is None
     for threads in (1, 2):
         check_one_pass(cpu, problem, str(network), threads)
         check_epochs(cpu, problem, RULES[0], 450, str(network), threads=threads, composition=False)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
-from fastmlp.kernels.cpu import cache, drivers, plan, team
+from fastmlp.kernels.cpu import cache, drivers, entries, plan, team
 from fastmlp.kernels.cpu.config import BRIEF_WORK, WORK_PER_STEP, WORK_PER_THREAD
 from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
 from fastmlp.kernels.network import ALIGNMENT, DTYPES, Network
@@ -61,9 +61,10 @@ def _run(
     """Run a job on the plan's team; returns what its members found: float64 [members, 8]."""
     nothing = _NOTHING[network.dtype]
     labels, dense = _targets(network, Y)
+    p.plan[entries.SLOTS] = 0
     if rule is not None:
-        p.plan[drivers.RULE] = rule.code
-        p.settings[[drivers.BETA1, drivers.BETA2]] = rule.beta1, rule.beta2
+        p.plan[[entries.RULE, entries.SLOTS]] = rule.code, rule.slots
+        p.settings[[entries.BETA1, entries.BETA2]] = rule.beta1, rule.beta2
     partial = np.zeros(8 * p.members)
     arguments = (
         p.plan,
@@ -88,15 +89,26 @@ def _run(
     def stop() -> None:
         p.team[team.STOP] = 1
 
-    brief = network.multiply_adds * int(p.plan[drivers.SAMPLES]) < BRIEF_WORK
+    brief = network.multiply_adds * int(p.plan[entries.SAMPLES]) < BRIEF_WORK
     team.run(p.members, lambda t: drivers.run(t, job, *arguments), stop, brief)
     return partial.reshape(p.members, 8)
 
 
-def _plan_by_samples(network: Network, X: np.ndarray, samples: int, members: int) -> plan.Plan:
+def _plan_by_samples(network: Network, found: plan.Background | None, samples: int, members: int) -> plan.Plan:
     """The plan for so many samples at a time, split by samples."""
-    make = plan.by_samples_sparse if plan.is_sparse(network, X, samples // members) else plan.by_samples
-    return plan.plans.get(make, network, min(plan.chunk_samples(network), samples), members)
+    make = plan.by_samples_sparse if found else plan.by_samples
+    p = plan.plans.get(make, network, min(plan.chunk_samples(network), samples), members)
+    if found:
+        plan.set_background(p.settings, network, found.value)
+    return p
+
+
+def _plan_by_units(network: Network, found: plan.Background | None, batch: int, members: int) -> plan.Plan:
+    """The plan for batches of so many samples, split by units; with a background, for rows that rest."""
+    p = plan.plans.get(plan.by_units_lazy if found else plan.by_units, network, batch, members)
+    if found:
+        plan.set_background(p.settings, network, found.value)
+    return p
 
 
 def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y, threads: int | None):
@@ -104,10 +116,10 @@ def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y,
     check_inputs(network, parameters, X, Y)
     n = len(X)
     members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = _plan_by_samples(network, X, n, members)
+    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
-    size = plan.results(p.table, n, every_layer=job == drivers.FEEDFORWARD)
-    out = np.empty(0 if job == drivers.EVALUATE else size, network.dtype)
+    size = plan.results(p.table, n, every_layer=job == entries.FEEDFORWARD)
+    out = np.empty(0 if job == entries.EVALUATE else size, network.dtype)
     found = _run(job, network, p, parameters, Y=Y, out=out)
     return found, out, p.table
 
@@ -116,15 +128,15 @@ def feedforward(
     network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None
 ) -> list[np.ndarray]:
     """Activations T [n, units] of every layer after the input."""
-    _, out, table = _infer(drivers.FEEDFORWARD, network, parameters, X, None, threads)
+    _, out, table = _infer(entries.FEEDFORWARD, network, parameters, X, None, threads)
     sizes = network.sizes[1:]
-    starts = table[:, drivers.RESULT].tolist()
+    starts = table[:, entries.RESULT].tolist()
     return [out[start : start + len(X) * size].reshape(len(X), size) for start, size in zip(starts, sizes, strict=True)]
 
 
 def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
     """Outputs T [n, n_out]."""
-    _, out, _ = _infer(drivers.PREDICT, network, parameters, X, None, threads)
+    _, out, _ = _infer(entries.PREDICT, network, parameters, X, None, threads)
     return out.reshape(len(X), network.sizes[-1])
 
 
@@ -132,7 +144,7 @@ def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
     """Mean loss, and the number of samples whose largest output is where it should be."""
-    found, _, _ = _infer(drivers.EVALUATE, network, parameters, X, Y, threads)
+    found, _, _ = _infer(entries.EVALUATE, network, parameters, X, Y, threads)
     return float(found[:, 0].sum() / len(X)), int(found[:, 1].sum())
 
 
@@ -143,10 +155,10 @@ def backpropagation(
     check_inputs(network, parameters, X, Y)
     n = len(X)
     members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = _plan_by_samples(network, X, n, members)
+    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
     plan.set_batch(p.plan, X.ctypes.data, X, n, n)
     gradients = plan.aligned_zeros(members * network.size, network.dtype)
-    found = _run(drivers.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
+    found = _run(entries.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
     total = network.zeros()
     gradients.reshape(members, network.size).sum(0, out=total)
     if network.l2:
@@ -166,8 +178,8 @@ def update_weights(
     check_writable(parameters=parameters)
     network = Network.build([1, 1], loss="mean_squared_error", dtype=str(parameters.dtype))
     p = plan.by_samples(network, 1, 1)
-    p.plan[[drivers.SIZE, drivers.STEP]] = len(parameters), state.step[0]
-    _run(drivers.UPDATE, network, p, parameters, rule=rule, slots=state.slots, gradients=gradients)
+    p.plan[[entries.SIZE, entries.STEP]] = len(parameters), state.step[0]
+    _run(entries.UPDATE, network, p, parameters, rule=rule, slots=state.slots, gradients=gradients)
     state.step += 1
 
 
@@ -190,16 +202,18 @@ def train_epoch(
     check_writable(parameters=parameters)
     check_order(order, len(X), batch_size)
     batch_size = min(batch_size, len(order))
-    members = plan.members_for(network, batch_size, _threads(threads), WORK_PER_STEP)
+    found = plan.background(network, X, len(order))
+    resting = found is not None and plan.can_rest(network, rule, batch_size)
+    least = WORK_PER_STEP / found.share if found and resting else WORK_PER_STEP
+    members = plan.members_for(network, batch_size, _threads(threads), least)
     losses = np.zeros(-(-len(order) // batch_size))
     if errors is not None:
         check_flat("errors", errors, len(losses), "float64")
-    if plan.is_small(batch_size, members):
-        job, p = drivers.TRAIN_SMALL, plan.plans.get(plan.by_units, network, batch_size, members)
+    if plan.is_small(batch_size, members, found is not None, resting):
+        job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)
         gradients = None
     else:
-        job = drivers.TRAIN_LARGE
-        p = _plan_by_samples(network, X, batch_size, members)
+        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, batch_size, members)
         gradients = plan.aligned_zeros(members * network.size, network.dtype)
     plan.set_batch(p.plan, X.ctypes.data, X, len(order), batch_size, int(state.step[0]))
     _run(

@@ -18,6 +18,10 @@ CHUNK_SAMPLES = (16, 256)
 
 #: Batches of at most this many samples for each member are split by units, larger ones by samples.
 SMALL_BATCH = 32
+#: The same for the whole batch, of samples that are mostly background: where the first layer's rows may rest (a lone
+#: member takes up to 64 so; two were measured), and where they may not.
+SMALL_RESTING = 40
+SMALL_SPARSE = 16
 
 #: Multiply-adds of a step's forward pass for each member, below which one more costs more in barriers than it saves.
 WORK_PER_STEP = 10_000
@@ -36,10 +40,7 @@ SAMPLE_BYTES = 16 * 1024
 #: Inputs of a block of the sparse products: 96 rows of 9 vectors of 256 bits are 27 of a first-level cache's 32 KiB.
 INPUT_BLOCK = 96
 
-#: Share of non-zero inputs up to which the sparse products are quicker, and the fewest samples for each member: copying
-#: the weights into rows by input is paid once a step.
+#: Share of inputs off the background up to which they are listed, and the fewest samples in a job: copying the weights
+#: into rows by input, and back, is paid once.
 SPARSE_DENSITY = 0.35
 SPARSE_SAMPLES = 200
-
-#: Samples that the sparse products take at a time: their lists and sums share the first-level cache with the weights.
-SPARSE_CHUNK = 32

@@ -23,8 +23,72 @@ import numpy as np
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.config import COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES
+from fastmlp.kernels.cpu.entries import (
+    ADDRESS,
+    BATCH,
+    BETA1,
+    BETA2,
+    BIAS,
+    CHUNK,
+    CORRECTION1,
+    CORRECTION2,
+    DECAY,
+    DELTA,
+    EVALUATE,
+    GRADIENT,
+    GRADIENT_BY_INPUT,
+    H_LENGTH,
+    INPUT,
+    INPUT_CODE,
+    L2,
+    LANES,
+    LAYERS,
+    LOSS,
+    MATRIX,
+    MEMBERS,
+    OUT_STRIDE,
+    OUTPUT,
+    OUTPUT_SLOPES,
+    PARTIAL,
+    PREDICT,
+    PRIVATE,
+    PROBABILITIES,
+    REGION,
+    RESULT,
+    ROW_BYTES,
+    RULE,
+    SAMPLES,
+    SCALE,
+    SHIFT,
+    SIZE,
+    SLOPES,
+    SLOTS,
+    SPARSE,
+    STEP,
+    SUMS,
+    TARGETS,
+    TRAIN_LARGE,
+    TRAIN_SMALL,
+    UPDATE,
+)
+from fastmlp.kernels.cpu.first_layer import (
+    enter_rows_by_input,
+    first_backward,
+    first_forward,
+    first_gradient_by_unit,
+    first_start,
+    first_update,
+    leave_rows_by_input,
+)
+from fastmlp.kernels.cpu.lazy_layer import (
+    enter_lazy_rows,
+    lazy_sweep,
+    leave_lazy_rows,
+    list_batch,
+    own_units,
+)
+from fastmlp.kernels.cpu.resting import ask_for_bytes
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
-from fastmlp.kernels.cpu.sparse import add_gradients, add_products, list_values, transpose_gradient, transpose_weights
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
     apply_rule,
@@ -46,82 +110,24 @@ from fastmlp.kernels.losses import CODES as LOSS_CODES
 from fastmlp.kernels.losses import CROSS_ENTROPY
 from fastmlp.kernels.network import ACTIVATION, N_IN, N_OUT, OFFSET, STRIDE
 
-#: What `run` is asked to do.
-TRAIN_SMALL, TRAIN_LARGE, GRADIENT, UPDATE, PREDICT, FEEDFORWARD, EVALUATE = range(7)
-
-#: Columns of the plan's table, after the five of `Network.table`: where the layer's input rows, output rows, slopes and
-#: deltas lie in scratch, the stride of its output rows, and where its activations go in the result of `FEEDFORWARD`.
-INPUT, OUTPUT, SLOPES, DELTA, OUT_STRIDE, RESULT = range(5, 11)
-TABLE_COLUMNS = 11
-
-#: Entries of the plan.
-(
-    MEMBERS,
-    LAYERS,
-    BIAS,
-    LOSS,
-    RULE,
-    SIZE,  # parameters, and the distance between state arrays
-    SAMPLES,  # entries of the order
-    BATCH,
-    CHUNK,  # rows that a member's scratch holds
-    ADDRESS,  # of the samples
-    INPUT_CODE,
-    ROW_BYTES,  # of a sample
-    TARGETS,  # scratch offset of the target rows
-    PRIVATE,  # scratch offset of member 0's own region
-    REGION,  # length of a member's own region
-    SUMS,  # offset of pre-activations in a member's region
-    PROBABILITIES,  # offset of outputs in a member's region
-    OUTPUT_SLOPES,  # offset of the output's slopes in a member's region
-    STEP,  # steps taken before
-    LANES,
-    SPARSE,  # whether the inputs are taken as lists of what is not zero
-    VALUES,  # offset of the lists' values in a member's region
-    BY_INPUT,  # offset there of the weights in rows by input, and
-    GRADIENT_BY_INPUT,  # of their gradient
-    BLOCKS,  # of inputs
-    CAPACITY,  # of a sample's list
-    LISTS,  # length of a member's part of the array of places, and
-    STARTS,  # where in it the blocks' beginnings are
-    PLAN_LENGTH,
-) = range(29)
-
-#: Entries of the settings, float64.
-SCALE, SHIFT, L2, BETA1, BETA2, SETTINGS_LENGTH = range(6)
-
-#: Elements of a member's hyperparameters: those of `HYPERPARAMETERS`, then λ/B.
-H_LENGTH = 16
-CORRECTION1, CORRECTION2, DECAY = 5, 6, 7
-
 IDENTITY = ACTIVATION_CODES["identity"]
 SOFTMAX_LOSS = LOSS_CODES[CROSS_ENTROPY]
 
 
 # --------------------------------------------------------------------------------------------------------- small parts
 @compiled
-def take_in(t, plan, table, settings, order, labels, dense, scratch, lists, x0, t0, first, last):
+def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, last):
     """Samples and targets at places first … last - 1 of the order, into rows from x0 and t0 on.
 
     An empty order stands for 0, 1, 2, …; where there are neither labels nor dense targets, the rows stay as they are.
-    Sparse samples all use the one row at x0, from which member t's lists are made.
     """
-    sparse = plan[SPARSE]
-    v0, capacity = plan[PRIVATE] + t * plan[REGION] + plan[VALUES], plan[CAPACITY]
     n_in, n_out = table[0, N_IN], table[plan[LAYERS] - 1, N_OUT]
     sx, st = table[0, STRIDE], table[plan[LAYERS] - 1, OUT_STRIDE]
     scale, shift = scratch.dtype.type(settings[SCALE]), scratch.dtype.type(settings[SHIFT])
     for i in range(first, last):
         sample = order[i] if len(order) else i
-        place, row = i - first, t0 + (i - first) * st
-        x = x0 if sparse else x0 + place * sx
+        x, row = x0 + (i - first) * sx, t0 + (i - first) * st
         gather(plan[ADDRESS] + sample * plan[ROW_BYTES], plan[INPUT_CODE], n_in, scale, shift, scratch, x)
-        if sparse:
-            p0, starts = t * plan[LISTS], t * plan[LISTS] + plan[STARTS]
-            list_values(
-                x, n_in, plan[BIAS], scratch, v0 + place * capacity, lists, p0 + place * capacity,
-                starts + place * plan[BLOCKS],
-            )  # fmt: skip
         if len(dense):
             for k in range(n_out):
                 scratch[row + k] = dense[sample * n_out + k]
@@ -136,8 +142,9 @@ def take_in(t, plan, table, settings, order, labels, dense, scratch, lists, x0, 
 @compiled
 def set_step(plan, settings, H, step, batch):
     """The hyperparameters that change from step to step (the first is 1)."""
-    H[CORRECTION1] = 1 - settings[BETA1] ** step
-    H[CORRECTION2] = 1 - settings[BETA2] ** step
+    if plan[SLOTS] == 2:  # Adam
+        H[CORRECTION1] = 1 - settings[BETA1] ** step
+        H[CORRECTION2] = 1 - settings[BETA2] ** step
     H[DECAY] = settings[L2] / batch
 
 
@@ -257,8 +264,12 @@ def dot_block(table, layer, parameters, scratch, first, last, x0, samples, z0, s
 
 
 @compiled
-def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, before, updates, x0, samples, z0):
+def sweep(
+    plan, table, layer, parameters, slots, H, scratch, first, last, start, n_in, d0, before, updates, x0, samples, z0
+):
     """Update rows first … last - 1 from ``updates`` samples, then take their dot products with ``samples`` samples.
+
+    Of the rows, columns ``start`` … n_in - 1 (the bias before the first among them if start is below 0).
 
     The update takes delta rows at d0 and input rows at ``before``; the pre-activations take input rows at x0 and go to
     z0. Either number of samples may be 0.
@@ -267,7 +278,6 @@ def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, be
     more, the update goes by blocks of columns, narrow enough for the samples' part of a block to stay there while all
     rows pass over it, and the products get a pass of their own.
     """
-    n_in, start = table[layer, N_IN], -plan[LANES] * plan[BIAS]
     if max(updates, samples) <= FUSED_SAMPLES:
         j = first
         while j < last:
@@ -294,6 +304,16 @@ def sweep(plan, table, layer, parameters, slots, H, scratch, first, last, d0, be
 
 
 @compiled
+def add_parts(scratch, p0, parts, apart, n, z0):
+    """z0[:n] = the sum of so many parts."""
+    for k in range(n):
+        total = scratch[p0 + k]
+        for part in range(1, parts):
+            total += scratch[p0 + part * apart + k]
+        scratch[z0 + k] = total
+
+
+@compiled
 def train_small(
     t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team
 ):
@@ -313,40 +333,69 @@ def train_small(
 
     x0, t0 = own + table[0, INPUT], own + plan[TARGETS]
     first = np.int64(0)
-    take_in(t, plan, table, settings, order, labels, dense, scratch, lists, x0, t0, first, min(batch, samples))
+    take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, min(batch, samples))
+    if plan[SPARSE]:
+        enter_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists)
+        list_batch(t, plan, table, settings, scratch, lists, first, min(batch, samples), first)
     done = np.int64(0)  # samples of the step before
+    by_columns = plan[SPARSE] and layers > 1
     for s in range(steps + 1):
         n = max(min(batch, samples - s * batch), 0)
         if s > 0:
             set_step(plan, settings, H, plan[STEP] + s, done)
         for layer in range(layers):
-            n_out, stride, so = table[layer, N_OUT], table[layer, STRIDE], table[layer, OUT_STRIDE]
+            n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
+            stride, so = table[layer, STRIDE], table[layer, OUT_STRIDE]
             base = table[layer, INPUT] + (own if layer == 0 else 0)
             now, before = base + s % 2 * batch * stride, base + (s + 1) % 2 * batch * stride
-            first, end = n_out * t // members, n_out * (t + 1) // members
+            first, end = (
+                own_units(t, plan, n_out) if plan[SPARSE] else (n_out * t // members, n_out * (t + 1) // members)
+            )
             d0 = table[layer, DELTA] + (own if layer == 0 or layer == last else 0)
             z0 = own + plan[SUMS]
-            sweep(plan, table, layer, parameters, slots, H, scratch, first, end, d0, before, done, now, n, z0)
-            code = IDENTITY if layer == last else table[layer, ACTIVATION]
-            target = table[layer, OUTPUT] + s % 2 * batch * so
-            slopes = s0 - first if layer == last else table[layer, SLOPES]
-            for i in range(n):
-                activate(
-                    code, scratch, z0 + i * so, end - first,
-                    scratch, target + i * so + first, scratch, slopes + i * so + first,
+            left, right = -lanes * plan[BIAS], n_in
+            if layer == last and by_columns:
+                left, right = own_units(t, plan, n_in)
+                left -= lanes * plan[BIAS] * (t == 0)
+                first, end, z0 = np.int64(0), n_out, plan[PARTIAL] + (s % 2 * members + t) * batch * so
+            if layer == 0 and plan[SPARSE]:
+                lazy_sweep(t, plan, table, settings, H, scratch, lists, d0 + first, done, n, s, z0)
+            else:
+                sweep(
+                    plan, table, layer, parameters, slots, H, scratch, first, end, left, right, d0, before, done,
+                    now, n, z0,
                 )  # fmt: skip
+            if layer < last or not by_columns:
+                code = IDENTITY if layer == last else table[layer, ACTIVATION]
+                target = table[layer, OUTPUT] + s % 2 * batch * so
+                slopes = s0 - first if layer == last else table[layer, SLOPES]
+                for i in range(n):
+                    activate(
+                        code, scratch, z0 + i * so, end - first,
+                        scratch, target + i * so + first, scratch, slopes + i * so + first,
+                    )  # fmt: skip
             if layer == 0 and s + 1 < steps:
                 other, place = (s + 1) % 2 * batch, (s + 1) * batch
                 take_in(
-                    t, plan, table, settings, order, labels, dense, scratch, lists,
+                    plan, table, settings, order, labels, dense, scratch,
                     x0 + other * sx, t0 + other * st, place, min(place + batch, samples),
                 )  # fmt: skip
-            if not barrier(team, members):
+                for i in range(place + batch, min(place + 2 * batch, samples)):
+                    ask_for_bytes(plan[ADDRESS] + order[i] * plan[ROW_BYTES], plan[ROW_BYTES])
+                if plan[SPARSE]:
+                    n_next = min(batch, samples - place)
+                    list_batch(t, plan, table, settings, scratch, lists, (s + 1) % 2, n_next, s + 1)
+            if (layer != last - 1 or not by_columns) and not barrier(team, members):
                 return
         if s == steps:
+            if plan[SPARSE]:
+                leave_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists, s)
             return
         d0 = own + table[last, DELTA]
         z0 = table[last, OUTPUT] + s % 2 * batch * st
+        if by_columns:
+            z0 = own + plan[SUMS]
+            add_parts(scratch, plan[PARTIAL] + s % 2 * members * batch * st, members, batch * st, n * st, z0)
         loss = output_deltas(plan, table, scratch, z0, t0 + s % 2 * batch * st, d0, p0, s0, n, n)
         if t == 0:
             losses[s] = loss / n
@@ -355,11 +404,10 @@ def train_small(
                 errors[s] = squares / (2 * n * table[last, N_OUT])
         for layer in range(last, 0, -1):
             width = table[layer - 1, N_OUT]
-            if layer == 1:  # the vectors that hold this member's own units
+            if layer == 1 and not plan[SPARSE]:  # the vectors that hold this member's own units
                 first, end = width * t // members // lanes * lanes, width * (t + 1) // members
-            else:  # whole vectors, shared out: all members will read all of them
-                vectors = (width + lanes - 1) // lanes
-                first, end = vectors * t // members * lanes, vectors * (t + 1) // members * lanes
+            else:  # whole vectors, shared out
+                first, end = own_units(t, plan, width)
             e0 = table[layer - 1, DELTA] + (own if layer == 1 else 0)
             delta_below(plan, table, layer, parameters, scratch, d0, table[layer - 1, SLOPES], e0, n, first, end)
             d0 = e0
@@ -370,32 +418,18 @@ def train_small(
 
 # -------------------------------------------------------------------------------------------------------- large batches
 @compiled
-def weights_by_input(t, plan, table, parameters, scratch):
-    """Member t's copy of the first layer's weights for the sparse products."""
-    w0 = plan[PRIVATE] + t * plan[REGION] + plan[BY_INPUT]
-    transpose_weights(
-        parameters, table[0, OFFSET], table[0, STRIDE], table[0, N_IN], table[0, N_OUT], plan[BIAS],
-        scratch, w0, table[0, OUT_STRIDE],
-    )  # fmt: skip
+def forward(t, plan, table, parameters, order, scratch, lists, n, place, stop):
+    """Pre-activations and activations of all layers for a chunk of n samples in member t's region.
 
-
-@compiled
-def forward(t, plan, table, parameters, scratch, lists, n):
-    """Pre-activations and activations of all layers for a chunk of n samples in member t's region."""
+    The next samples are those from ``place`` to before ``stop`` of the order.
+    """
     lanes, own = plan[LANES], plan[PRIVATE] + t * plan[REGION]
     start = -lanes * plan[BIAS]
     for layer in range(plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         x0, z0, so = own + table[layer, INPUT], own + table[layer, OUTPUT], table[layer, OUT_STRIDE]
         if layer == 0 and plan[SPARSE]:
-            for i in range(n):
-                # To the end of the last vector: an earlier chunk's NaN times padding's 0 is NaN.
-                scratch[z0 + i * so : z0 + i * so + (n_out + lanes - 1) // lanes * lanes] = 0
-            p0 = t * plan[LISTS]
-            add_products(
-                n, n_out, plan[BLOCKS], plan[LANES], scratch, own + plan[VALUES], lists, p0, p0 + plan[STARTS],
-                plan[CAPACITY], own + plan[BY_INPUT], so, z0, so,
-            )  # fmt: skip
+            first_forward(t, plan, table, order, scratch, lists, n, place, stop)
         else:
             dot_block(table, layer, parameters, scratch, np.int64(0), n_out, x0, n, z0, start, n_in)
         if layer < plan[LAYERS] - 1:
@@ -408,7 +442,7 @@ def forward(t, plan, table, parameters, scratch, lists, n):
 
 
 @compiled
-def backward(t, plan, table, parameters, scratch, lists, n, gradients, more):
+def backward(t, plan, table, settings, parameters, scratch, lists, n, gradients, more):
     """The chunk's gradient of all layers, stored or added to what is there; the output's delta is there already.
 
     A block of columns of the inputs stays in the first-level cache while all units pass over it. A sparse first layer's
@@ -421,11 +455,7 @@ def backward(t, plan, table, parameters, scratch, lists, n, gradients, more):
         d0, x0, target = own + table[layer, DELTA], own + table[layer, INPUT], g0 + table[layer, OFFSET]
         start = -lanes * plan[BIAS]
         if layer == 0 and plan[SPARSE]:
-            p0 = t * plan[LISTS]
-            add_gradients(
-                n, n_out, plan[BLOCKS], lanes, scratch, own + plan[VALUES], lists, p0, p0 + plan[STARTS],
-                plan[CAPACITY], own + plan[GRADIENT_BY_INPUT], sd, d0, sd,
-            )  # fmt: skip
+            first_backward(t, plan, table, settings, scratch, lists, n, more)
             start = n_in
         while start < n_in:
             stop = min(start + COLUMNS * lanes, n_in)
@@ -463,46 +493,61 @@ def batch_gradient(
     low, high = n * t // members, n * (t + 1) // members
     if low == high:
         gradients[g0 : g0 + plan[SIZE]] = 0
-    n_in, n_out, rows = table[0, N_IN], table[0, N_OUT], table[0, OUT_STRIDE]
-    summed = own + plan[GRADIENT_BY_INPUT]
-    if plan[SPARSE] and low < high:
-        weights_by_input(t, plan, table, parameters, scratch)
-        scratch[summed : summed + (n_in + 1) * rows] = 0
+    if low == high and plan[SPARSE]:
+        summed = own + plan[GRADIENT_BY_INPUT]
+        scratch[summed : summed + plan[MATRIX]] = 0
+    if plan[SPARSE]:
+        first_start(t, plan, settings, scratch)
     total, squares, i = 0.0, 0.0, low
     while i < high:
         chunk = min(plan[CHUNK], high - i)
         take_in(
-            t, plan, table, settings, order, labels, dense, scratch, lists,
+            plan, table, settings, order, labels, dense, scratch,
             own + table[0, INPUT], own + plan[TARGETS], place + i, place + i + chunk,
         )  # fmt: skip
-        forward(t, plan, table, parameters, scratch, lists, chunk)
+        forward(
+            t, plan, table, parameters, order, scratch, lists, chunk, place + i + chunk, place + high
+        )  # fmt: skip
         total += output_deltas(
             plan, table, scratch, own + table[last, OUTPUT], own + plan[TARGETS], own + table[last, DELTA],
             own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES], chunk, n,
         )  # fmt: skip
         if measure:
             squares += squared_errors(plan, table, scratch, own + plan[PROBABILITIES], own + plan[TARGETS], chunk)
-        backward(t, plan, table, parameters, scratch, lists, chunk, gradients, np.intp(i > low))
+        backward(t, plan, table, settings, parameters, scratch, lists, chunk, gradients, np.intp(i > low))
         i += chunk
-    if plan[SPARSE] and low < high:
-        transpose_gradient(
-            scratch, summed, rows, n_in, n_out, plan[BIAS], gradients, g0 + table[0, OFFSET], table[0, STRIDE]
-        )
     return total, squares
+
+
+@compiled
+def find_gradient(
+    t, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, gradients, partial, team
+):
+    """Member t's part of the gradient of all samples as one batch."""
+    if plan[SPARSE]:
+        enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
+        if not barrier(team, plan[MEMBERS]):
+            return
+    partial[8 * t], _ = batch_gradient(
+        t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, np.int64(0),
+        plan[SAMPLES], False,
+    )  # fmt: skip
+    if plan[SPARSE]:
+        first_gradient_by_unit(t, plan, table, scratch, gradients)
 
 
 @compiled
 def update_rows(t, plan, table, H, parameters, slots, gradients):
     """The rule on the rows that member t owns, from the sum of all members' gradients."""
     members, size, lanes, code = plan[MEMBERS], plan[SIZE], plan[LANES], plan[RULE]
-    for layer in range(plan[LAYERS]):
+    for layer in range(plan[SPARSE], plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         offset, stride = table[layer, OFFSET], table[layer, STRIDE]
         for j in range(n_out * t // members, n_out * (t + 1) // members):
             row = offset + j * stride
             if plan[BIAS]:
-                apply_rule(code, H, gradients, members, size, parameters, slots, size, row - lanes, row, 1)
-            apply_rule(code, H, gradients, members, size, parameters, slots, size, row, row + n_in, 0)
+                apply_rule(code, H, gradients, 0, members, size, parameters, slots, size, row - lanes, row, 1)
+            apply_rule(code, H, gradients, 0, members, size, parameters, slots, size, row, row + n_in, 0)
 
 
 @compiled
@@ -512,6 +557,10 @@ def train_large(
 ):  # fmt: skip
     """Member t's part of an epoch of large batches."""
     members, batch, samples = plan[MEMBERS], plan[BATCH], plan[SAMPLES]
+    if plan[SPARSE]:
+        enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
+        if not barrier(team, members):
+            return
     for s in range((samples + batch - 1) // batch):
         n = min(batch, samples - s * batch)
         partial[8 * t], partial[8 * t + 1] = batch_gradient(
@@ -530,8 +579,12 @@ def train_large(
                 errors[s] = squares / (2 * n * table[plan[LAYERS] - 1, N_OUT])
         set_step(plan, settings, H, plan[STEP] + s + 1, n)
         update_rows(t, plan, table, H, parameters, slots, gradients)
+        if plan[SPARSE]:
+            first_update(t, plan, table, settings, H, scratch)
         if not barrier(team, members):
             return
+    if plan[SPARSE]:
+        leave_rows_by_input(t, plan, table, parameters, slots, scratch)
 
 
 # ------------------------------------------------------------------------------------------------------------ inference
@@ -557,22 +610,25 @@ def count_hits(plan, table, scratch, p0, t0, n):
 
 
 @compiled
-def infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, lists, out, partial):
+def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, out, partial, team):
     """Member t's share of the samples through the network, chunk by chunk."""
     members, last, samples = plan[MEMBERS], plan[LAYERS] - 1, plan[SAMPLES]
     own = plan[PRIVATE] + t * plan[REGION]
     z0, p0 = own + table[last, OUTPUT], own + plan[PROBABILITIES]
     loss, hits = 0.0, 0
     if plan[SPARSE]:
-        weights_by_input(t, plan, table, parameters, scratch)
+        enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
+        if not barrier(team, members):
+            return
+        first_start(t, plan, settings, scratch)
     i, high = samples * t // members, samples * (t + 1) // members
     while i < high:
         chunk = min(plan[CHUNK], high - i)
         take_in(
-            t, plan, table, settings, order, labels, dense, scratch, lists,
+            plan, table, settings, order, labels, dense, scratch,
             own + table[0, INPUT], own + plan[TARGETS], i, i + chunk,
         )  # fmt: skip
-        forward(t, plan, table, parameters, scratch, lists, chunk)
+        forward(t, plan, table, parameters, order, scratch, lists, chunk, i + chunk, high)
         loss += output_deltas(
             plan, table, scratch, z0, own + plan[TARGETS], own + table[last, DELTA],
             p0, own + plan[OUTPUT_SLOPES], chunk, np.int64(1),
@@ -614,13 +670,14 @@ def run(
             gradients, partial, team,
         )  # fmt: skip
     elif job == GRADIENT:
-        partial[8 * t], _ = batch_gradient(
-            t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, np.int64(0),
-            plan[SAMPLES], False,
-        )  # fmt: skip
+        find_gradient(
+            t, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, gradients, partial, team
+        )
     elif job == UPDATE:
         set_step(plan, settings, H, plan[STEP] + 1, np.int64(1))
-        apply_rule(plan[RULE], H, gradients, 1, 0, parameters, slots, plan[SIZE], 0, plan[SIZE], 1)
+        apply_rule(plan[RULE], H, gradients, 0, 1, 0, parameters, slots, plan[SIZE], 0, plan[SIZE], 1)
     else:
-        infer(t, job, plan, table, settings, parameters, order, labels, dense, scratch, lists, out, partial)
+        infer(
+            t, job, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, out, partial, team
+        )
     restore_subnormals(unit)

@@ -1,27 +1,31 @@
-"""Where everything lies while a job runs: the integers that `fastmlp.kernels.cpu.drivers` reads, and its scratch."""
+"""Where everything lies while a job runs: the integers that `fastmlp.kernels.cpu.entries` reads, and its scratch."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from fastmlp.kernels.cpu import drivers as d
+from fastmlp.kernels.cpu import entries as d
 from fastmlp.kernels.cpu.config import (
     CHUNK_BYTES,
     CHUNK_SAMPLES,
     INPUT_BLOCK,
     SMALL_BATCH,
-    SPARSE_CHUNK,
+    SMALL_RESTING,
+    SMALL_SPARSE,
     SPARSE_DENSITY,
     SPARSE_SAMPLES,
 )
+from fastmlp.kernels.cpu.lists import MOST_SAMPLES
+from fastmlp.kernels.cpu.resting import AHEAD, LONGEST_REST
 from fastmlp.kernels.cpu.rows import INPUT_CODES
 from fastmlp.kernels.cpu.target import vector_bits
 from fastmlp.kernels.cpu.team import WORDS
 from fastmlp.kernels.network import ALIGNMENT, N_OUT, STRIDE, Network, aligned_zeros, row_stride
-from fastmlp.kernels.updates import HYPERPARAMETERS, Rule
+from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES, Rule
 
 
 class _Plans(threading.local):
@@ -67,7 +71,7 @@ class Plan:
     Attributes
     ----------
     plan, table : ndarray of int64
-        As laid out in `fastmlp.kernels.cpu.drivers`.
+        As laid out in `fastmlp.kernels.cpu.entries`.
     scratch : ndarray
         In the network's dtype; zeros, with ones in the place of the biases.
     members : int
@@ -97,25 +101,45 @@ def chunk_samples(network: Network) -> int:
     return max(low, min(CHUNK_BYTES // row // 4 * 4, high))
 
 
-def members_for(network: Network, samples: int, threads: int, least: int) -> int:
+def members_for(network: Network, samples: int, threads: int, least: float) -> int:
     """How many threads so many samples at a time are worth, if each is to have ``least`` multiply-adds of them."""
-    return max(1, min(threads, network.multiply_adds * samples // least))
+    return max(1, min(threads, int(network.multiply_adds * samples / least)))
 
 
-def is_sparse(network: Network, X: np.ndarray, samples: int) -> bool:
-    """Whether so many samples for each member are taken as lists of what is not zero.
+class Background(NamedTuple):
+    """What most inputs are: the value, and the share of the inputs that are something else."""
 
-    Two hundred rows, evenly spread, tell how much is zero. A shift of the inputs leaves nothing zero.
+    value: float
+    share: float
+
+
+def background(network: Network, X: np.ndarray, samples: int) -> Background | None:
+    """The value that most inputs have, if so many samples are to be taken as what differs from it.
+
+    Some thousand inputs, evenly spread, tell which value it could be (their median is one that more than half have),
+    and a hundred rows how many have it. With samples scaled by some factor, it can only be zero: elsewhere the
+    difference from it, x s - c s, would be rounded and not be zero.
     """
-    if samples < SPARSE_SAMPLES or network.input_shift:
-        return False
-    rows = X[:: max(len(X) // 200, 1)]
-    return bool(np.count_nonzero(rows) <= SPARSE_DENSITY * rows.size)
+    if samples < SPARSE_SAMPLES:
+        return None
+    middle = float(np.median(X.reshape(-1)[:: max(X.size // 1000, 1) | 1]))
+    if not np.isfinite(middle) or (middle and network.input_scale != 1):
+        return None
+    rows = X[:: max(len(X) // 100, 1)]
+    share = np.count_nonzero(rows != middle) / rows.size
+    return Background(middle, share) if share <= SPARSE_DENSITY else None
 
 
-def is_small(batch_size: int, members: int) -> bool:
+def can_rest(network: Network, rule: Rule, batch: int) -> bool:
+    """Whether rows of the first layer may rest: without a gradient, nothing but momentum must move them."""
+    return batch <= MOST_SAMPLES and rule.kind in ("plain", "momentum") and not network.l2
+
+
+def is_small(batch: int, members: int, sparse: bool = False, resting: bool = False) -> bool:
     """Whether batches of this size are split by units rather than by samples."""
-    return batch_size <= SMALL_BATCH * members
+    if resting:
+        return members == 1 or batch <= SMALL_RESTING
+    return batch <= (SMALL_SPARSE if sparse else SMALL_BATCH * members)
 
 
 def new_plan(network: Network, members: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,13 +154,24 @@ def new_plan(network: Network, members: int) -> tuple[np.ndarray, np.ndarray]:
     return plan, table
 
 
+def set_background(settings: np.ndarray, network: Network, value: float) -> None:
+    """Have samples taken in less the background ``value``, which then adds what it adds to all."""
+    settings[d.SHIFT] = -value * network.input_scale
+    settings[d.BACKGROUND] = value * network.input_scale + network.input_shift
+
+
 def set_batch(plan: np.ndarray, address: int, X: np.ndarray, samples: int, batch: int, step: int = 0) -> None:
     """What the plan says of the samples."""
     plan[d.ADDRESS], plan[d.INPUT_CODE], plan[d.ROW_BYTES] = address, INPUT_CODES[X.dtype], X.strides[0]
     plan[d.SAMPLES], plan[d.BATCH], plan[d.STEP] = samples, batch, step
 
 
-def by_units(network: Network, batch: int, members: int) -> Plan:
+def by_units_lazy(network: Network, batch: int, members: int) -> Plan:
+    """As `by_units`, for inputs of which most are one background."""
+    return by_units(network, batch, members, lazy=True)
+
+
+def by_units(network: Network, batch: int, members: int, lazy: bool = False) -> Plan:
     """Scratch for `drivers.train_small`: activations between layers, and their deltas, are shared; the rest is not."""
     plan, table = new_plan(network, members)
     last = network.layers - 1
@@ -155,21 +190,52 @@ def by_units(network: Network, batch: int, members: int) -> Plan:
     plan[d.SUMS] = own.rows(batch, table[:, d.OUT_STRIDE].max())
     plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(batch, outputs), own.rows(batch, outputs)
     plan[d.CHUNK] = batch
+    if lazy:
+        lazy_rows(network, plan, table, own, batch, members)
+        plan[d.PARTIAL] = shared.rows(2 * members * batch, outputs)
     return finish(network, plan, table, shared, own, members)
+
+
+def lazy_rows(network: Network, plan: np.ndarray, table: np.ndarray, own: _Space, batch: int, members: int) -> None:
+    """Scratch for `lazy_layer`: a member's rows with their velocities, and its lists."""
+    n_in, lanes, stride = network.sizes[0], int(plan[d.LANES]), int(table[0, STRIDE])
+    vectors = -(-network.sizes[1] // lanes)
+    plan[d.APART] = -(-vectors // members) * lanes
+    plan[d.ROWS_BY_INPUT] = own.rows(n_in + 3, 2 * plan[d.APART])
+    plan[d.REST] = own.rows(LONGEST_REST, 2)
+    plan[d.COEFFICIENTS] = own.rows(3, batch)
+    sample_lists(network, plan, own, batch, INPUT_BLOCK)
+    plan[d.WORDS] = plan[d.LISTS]
+    plan[d.ACTIVE] = plan[d.WORDS] + 4 * stride
+    plan[d.LENGTH] = plan[d.BLOCKS] + 1 + stride + 16
+    plan[d.WOKEN] = plan[d.ACTIVE] + 2 * plan[d.LENGTH]
+    plan[d.RESTED] = plan[d.WOKEN] + plan[d.LENGTH]
+    plan[d.UPDATED] = plan[d.RESTED] + stride
+    plan[d.ALWAYS] = plan[d.UPDATED] + stride
+    plan[d.LISTS] = plan[d.ALWAYS] + 3 + AHEAD
+
+
+def sample_lists(network: Network, plan: np.ndarray, own: _Space, samples: int, block: int) -> None:
+    """Room for the lists of so many samples, in blocks of so many inputs."""
+    n_in = network.sizes[0]
+    plan[d.SPARSE], plan[d.BLOCK], plan[d.BLOCKS] = 1, block, -(-n_in // block)
+    plan[d.CAPACITY] = n_in + 1 + plan[d.BLOCKS] + plan[d.LANES]  # a bias, an end for each block, what is overwritten
+    plan[d.VALUES] = own.rows(samples, plan[d.CAPACITY])
+    plan[d.STARTS] = samples * plan[d.CAPACITY]
+    plan[d.LISTS] = plan[d.STARTS] + samples * plan[d.BLOCKS]
 
 
 def by_samples_sparse(network: Network, chunk: int, members: int) -> Plan:
     """As `by_samples`, for inputs that are mostly zero."""
-    return by_samples(network, min(chunk, SPARSE_CHUNK), members, sparse=True)
+    return by_samples(network, min(chunk, MOST_SAMPLES), members, sparse=True)
 
 
 def by_samples(network: Network, chunk: int, members: int, sparse: bool = False) -> Plan:
     """Scratch for `drivers.train_large` and inference: a region of its own for each member."""
     plan, table = new_plan(network, members)
-    own = _Space(network)
+    shared, own = _Space(network), _Space(network)
     for layer, row in enumerate(table):
-        rows = 1 if sparse and layer == 0 else chunk
-        row[d.INPUT] = own.rows(rows, row[STRIDE], ones=network.bias)
+        row[d.INPUT] = own.rows(chunk, row[STRIDE], ones=network.bias)
         if layer:
             table[layer - 1, d.OUTPUT] = row[d.INPUT]
         row[d.SLOPES], row[d.DELTA] = own.rows(chunk, row[d.OUT_STRIDE]), own.rows(chunk, row[d.OUT_STRIDE])
@@ -178,14 +244,22 @@ def by_samples(network: Network, chunk: int, members: int, sparse: bool = False)
     plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.CHUNK] = chunk
     if sparse:
-        n_in, units = network.sizes[0], table[0, d.OUT_STRIDE]
-        plan[d.SPARSE], plan[d.BLOCKS] = 1, -(-n_in // INPUT_BLOCK)
-        plan[d.BY_INPUT], plan[d.GRADIENT_BY_INPUT] = own.rows(n_in + 1, units), own.rows(n_in + 1, units)
-        plan[d.CAPACITY] = n_in + 1 + plan[d.BLOCKS]  # a bias, and an end for each block
-        plan[d.VALUES] = own.rows(chunk, plan[d.CAPACITY])
-        plan[d.STARTS] = chunk * plan[d.CAPACITY]
-        plan[d.LISTS] = plan[d.STARTS] + chunk * plan[d.BLOCKS]
-    return finish(network, plan, table, _Space(network), own, members)
+        rows_by_input(network, plan, table, shared, own, chunk)
+    return finish(network, plan, table, shared, own, members)
+
+
+def rows_by_input(
+    network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space, own: _Space, chunk: int
+) -> None:
+    """Scratch for `first_layer`: weights and as many state arrays as any rule has, gradients, lists."""
+    n_in, units = network.sizes[0], -(-network.sizes[1] // own.block) * own.block
+    plan[d.UNITS_STRIDE], plan[d.MATRIX] = units, (n_in + 1) * units
+    plan[d.WEIGHTS_BY_INPUT] = shared.rows((1 + max(slots for _, slots in UPDATES.values())) * (n_in + 1), units)
+    plan[d.GRADIENT_BY_INPUT] = own.rows(n_in + 1, units)
+    plan[[d.UNIT_SUMS, d.BASE, d.DELTA_SUM, d.SHIFTED]] = [own.rows(1, units) for _ in range(4)]
+    sample_lists(network, plan, own, chunk, INPUT_BLOCK)
+    plan[d.WORDS] = plan[d.LISTS]
+    plan[d.LISTS] += 2 * table[0, STRIDE]
 
 
 def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space, own: _Space, members: int) -> Plan:
@@ -199,6 +273,9 @@ def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space
     settings = np.zeros(d.SETTINGS_LENGTH)
     settings[[d.SCALE, d.SHIFT, d.L2]] = network.input_scale, network.input_shift, network.l2
     lists = np.zeros(members * int(plan[d.LISTS]), np.int32)
+    if plan[d.ALWAYS]:
+        for start in range(int(plan[d.ALWAYS]), len(lists), int(plan[d.LISTS])):
+            lists[start : start + 3] = network.sizes[0] + np.arange(3)
     return Plan(plan, table, scratch, members, lists, settings)
 
 
@@ -215,6 +292,8 @@ def hyperparameters(rule: Rule, dtype: str, members: int) -> np.ndarray:
     """A set of hyperparameters for each member; those that change with the step are set by the drivers."""
     H = np.zeros((members, d.H_LENGTH), dtype)
     H[:, : len(HYPERPARAMETERS)] = [getattr(rule, name, 0.0) for name in HYPERPARAMETERS]
+    if rule.kind == "plain":
+        H[:, d.MOMENTUM] = 0  # for the rows that rest, plain descent is momentum 0
     return H.reshape(-1)
 
 

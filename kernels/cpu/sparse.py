@@ -1,105 +1,48 @@
-"""Products with inputs that are mostly zero, such as the pixels of handwriting.
+"""Products with inputs of which most have one same value, such as the pixels of handwriting.
 
-The first layer's products skip the zeros. A sample becomes a list of its values and their places (the bias is one more
-value, a 1 at place n_in), and the weights are copied, once a step, into rows by input: then each value wants one
-contiguous row of weights, spread over the units, and gives to one contiguous row of the gradient.
+The value that most inputs have is the background β. A sample x is β everywhere but in a few places; with ξ = x - β,
+zero in all others, the first layer's products are exact sums over those places alone, and two more numbers a unit:
 
-    z[i, :] += x[i, k] Wᵀ[k, :]        Gᵀ[k, :] += x[i, k] δ[i, :]
+    z[i, :] = Σₖ ξ[i, k] Wᵀ[k, :] + β Σₖ Wᵀ[k, :]        Gᵀ[k, :] = Σᵢ ξ[i, k] δ[i, :] + β Σᵢ δ[i, :]
 
-The lists are cut into blocks of inputs, whose rows of Wᵀ or Gᵀ stay in the first-level cache while all samples of a
-chunk pass over them. Up to `WIDEST` vectors of units are in registers at a time: eight or nine keep both multipliers
-busy, and the fewer they are, the more inputs a block may have, and the longer its lists are.
+For this the layer's weights lie in rows by input while an epoch runs: then a value wants one contiguous row of weights
+and gives to one contiguous row of the gradient, spread over the units, and up to `WIDEST` vectors of units stay in
+registers meanwhile.
+
+Forward, a sample is a list of its values ξ and their places, cut into blocks of inputs whose rows of Wᵀ stay in the
+first-level cache while all samples of a chunk pass over them; the bias is one more value, a 1 at place n_in. Backward,
+an input is a word of bits that tell which samples of the chunk (64 at most) have a value there, so that a row of Gᵀ
+is loaded and stored once a chunk.
 """
+
+from functools import partial
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
-from fastmlp.kernels.cpu.config import INPUT_BLOCK
+from fastmlp.kernels.cpu.lists import HALF, trailing_zeros
+from fastmlp.kernels.cpu.target import vector_registers
 from fastmlp.kernels.cpu.tiles import compiled
-from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
+from fastmlp.kernels.cpu.vectors import INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
 
-#: Vectors of units in registers.
-WIDEST = 9
-
-#: Inputs that are compared with zero at once: a divisor of `INPUT_BLOCK`, whole vectors, at most the bits of a word.
-COMPARED = INPUT_BLOCK // 2
+#: Vectors of units in registers, beside one value in all lanes; what else a product needs comes from memory.
+WIDEST = 13 if vector_registers() == 16 else 16
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
 
 
-@intrinsic
-def compress(typing, X, x0, n, base, values, v0, places, p0):
-    """List the non-zero among n ≤ 64 values at x0 (padded to whole vectors): values at v0, ``base`` + place at p0.
-
-    Returns how many there are. Comparing a vector gives a bit for each lane; the bits of all are put side by side and
-    then taken one by one from the right, so that the processor mispredicts one loop's end rather than one a vector.
-    """
-    signature = types.intp(X, I, I, I, X, I, places, I)
-
-    def generate(context, builder, signature, arguments):
-        X, x0, n, base, values, v0, places, p0 = arguments
-        kinds = signature.args
-        X, values, places = (pointer(context, builder, kinds[i], a) for i, a in ((0, X), (4, values), (6, places)))
-        m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
-        kind = ir.FunctionType(INTP, [INTP, ir.IntType(1)])
-        trailing_zeros = cgutils.get_or_insert_function(builder.module, kind, "llvm.cttz.i64")
-
-        def compare(k, bits):
-            mask = builder.fcmp_unordered("!=", m.load(X, builder.add(x0, k)), m.constant(0))
-            lanes = builder.zext(builder.bitcast(mask, ir.IntType(m.lanes)), INTP)
-            return [builder.or_(bits[0], builder.shl(lanes, k))]
-
-        def take(values_so_far):
-            left, count = values_so_far
-            k = builder.call(trailing_zeros, [left, ir.Constant(ir.IntType(1), 1)])
-            value = builder.load(builder.gep(X, [builder.add(x0, k)]))
-            builder.store(value, builder.gep(values, [builder.add(v0, count)]))
-            place = builder.trunc(builder.add(base, k), INT32)
-            builder.store(place, builder.gep(places, [builder.add(p0, count)]))
-            return [builder.and_(left, builder.sub(left, int_constant(1))), builder.add(count, int_constant(1))]
-
-        (bits,) = loop(builder, int_constant(0), n, m.lanes, [int_constant(0)], compare)
-        zero = int_constant(0)
-        _, count = loop_while(builder, [bits, zero], lambda x: builder.icmp_signed("!=", x[0], zero), take)
-        return count
-
-    return signature, generate
+def for_width(builder: ir.IRBuilder, vectors: ir.Value, emit) -> None:
+    """Write ``emit(V)`` for every V from 1 to `WIDEST`, and run that of ``vectors``."""
+    cases(builder, builder.sub(vectors, int_constant(1)), [partial(emit, V) for V in range(1, WIDEST + 1)])
 
 
+# ------------------------------------------------------------------------------------------------------------- products
 def _emit_products(m: VectorMath, V: int, values, v0, places, p0, B, b0, sb, Z, z0) -> None:
-    """V vectors of z += Σ value · row of B, over a list."""
+    """V vectors of z += Σ value · row of B, over a list, which ends with place -1."""
     b = m.builder
     targets = [b.add(z0, int_constant(v * m.lanes)) for v in range(V)]
-
-    def entry(x, row, sums):
-        rows = [m.load(B, b.add(row, int_constant(v * m.lanes))) for v in range(V)]
-        return [m.fma(x, vector, total) for vector, total in zip(rows, sums, strict=True)]
-
-    start = [m.load(Z, target) for target in targets]
-    sums = _for_each(m, values, v0, places, p0, b0, sb, start, entry)
-    for total, target in zip(sums, targets, strict=True):
-        m.store(total, Z, target)
-
-
-def _emit_gradients(m: VectorMath, V: int, values, v0, places, p0, G, g0, sg, D, d0) -> None:
-    """Row of G += value · V vectors of δ, over a list."""
-    b = m.builder
-    deltas = [m.load(D, b.add(d0, int_constant(v * m.lanes))) for v in range(V)]
-
-    def entry(x, row, _):
-        for v in range(V):
-            target = b.add(row, int_constant(v * m.lanes))
-            m.store(m.fma(x, deltas[v], m.load(G, target)), G, target)
-        return []
-
-    _for_each(m, values, v0, places, p0, g0, sg, [], entry)
-
-
-def _for_each(m: VectorMath, values, v0, places, p0, r0, stride, initial, entry) -> list[ir.Value]:
-    """Call ``entry(value in all lanes, offset of its row, accumulators)`` for a list, which ends with place -1."""
-    b = m.builder
 
     def place(j):
         return b.sext(b.load(b.gep(places, [b.add(p0, j)])), INTP)
@@ -107,101 +50,206 @@ def _for_each(m: VectorMath, values, v0, places, p0, r0, stride, initial, entry)
     def turn(state):
         j, at, *sums = state
         x = m.spread(b.load(b.gep(values, [b.add(v0, j)])))
-        following = b.add(j, int_constant(1))
-        return [following, place(following), *entry(x, b.add(r0, b.mul(at, stride)), sums)]
+        row, following = b.add(b0, b.mul(at, sb)), b.add(j, int_constant(1))
+        rows = [m.load(B, b.add(row, int_constant(v * m.lanes))) for v in range(V)]
+        new = [m.fma(x, vector, total) for vector, total in zip(rows, sums, strict=True)]
+        return [following, place(following), *new]
 
-    start = [int_constant(0), place(int_constant(0)), *initial]
-    return loop_while(b, start, lambda state: b.icmp_signed(">=", state[1], int_constant(0)), turn)[2:]
-
-
-def tile_of(emit):
-    """An intrinsic that chooses among the tiles of 1 to `WIDEST` vectors."""
-
-    @intrinsic
-    def tile(typing, vectors, values, v0, places, p0, B, b0, sb, Z, z0):
-        signature = types.void(I, values, I, places, I, B, I, I, Z, I)
-
-        def generate(context, builder, signature, arguments):
-            vectors, values, v0, places, p0, B, b0, sb, Z, z0 = arguments
-            kinds = signature.args
-            m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
-            values, places, B, Z = (
-                pointer(context, builder, kinds[i], a) for i, a in ((1, values), (3, places), (5, B), (8, Z))
-            )
-
-            def body(V):
-                return lambda: emit(m, V, values, v0, places, p0, B, b0, sb, Z, z0)
-
-            fewer = builder.sub(vectors, int_constant(1))
-            cases(builder, fewer, [body(V) for V in range(1, WIDEST + 1)])
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return tile
+    start = [int_constant(0), place(int_constant(0)), *(m.load(Z, target) for target in targets)]
+    sums = loop_while(b, start, lambda state: b.icmp_signed(">=", state[1], int_constant(0)), turn)[2:]
+    for total, target in zip(sums, targets, strict=True):
+        m.store(total, Z, target)
 
 
-def make_pass(tile):
-    """Compiled: a tile for all units (in about equal parts), all blocks of inputs and all samples of a chunk."""
+@intrinsic
+def product_rows(typing, vectors, n, values, v0, lists, p0, capacity, starts, blocks, B, b0, sb, Z, z0, sz):
+    """V vectors of each of n rows of Z += the products of its list, in one block of inputs, with rows of B.
 
-    @compiled
-    def run(n, n_out, blocks, lanes, scratch, v0, lists, p0, starts, capacity, b0, sb, a0, sa):
-        vectors, at = (n_out + lanes - 1) // lanes, 0
-        parts = (vectors + WIDEST - 1) // WIDEST
-        for part in range(parts):
-            width = vectors * (part + 1) // parts - vectors * part // parts
-            for block in range(blocks):
-                for i in range(n):
-                    first = np.int64(lists[starts + i * blocks + block])
-                    value, place = v0 + i * capacity + first, p0 + i * capacity + first
-                    tile(width, scratch, value, lists, place, scratch, b0 + at, sb, scratch, a0 + i * sa + at)
-            at += width * lanes
+    The list of sample i starts at v0, and its places at p0, + i capacity + the number at ``starts`` + i blocks.
+    """
+    signature = types.void(I, I, values, I, lists, I, I, I, I, B, I, I, Z, I, I)
 
-    return run
+    def generate(context, builder, signature, arguments):
+        vectors, n, values, v0, lists, p0, capacity, starts, blocks, B, b0, sb, Z, z0, sz = arguments
+        kinds, b = signature.args, builder
+        m = VectorMath(builder, context.get_data_type(kinds[2].dtype))
+        values, lists, B, Z = (
+            pointer(context, builder, kinds[i], a) for i, a in ((2, values), (4, lists), (9, B), (12, Z))
+        )
+
+        def emit(V):
+            def sample(i, _):
+                start = b.sext(b.load(b.gep(lists, [b.add(starts, b.mul(i, blocks))])), INTP)
+                at = b.add(b.mul(i, capacity), start)
+                row = b.add(z0, b.mul(i, sz))
+                _emit_products(m, V, values, b.add(v0, at), lists, b.add(p0, at), B, b0, sb, Z, row)
+                return []
+
+            loop(b, int_constant(0), n, 1, [], sample)
+
+        for_width(builder, vectors, emit)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
-add_products = make_pass(tile_of(_emit_products))
-add_gradients = make_pass(tile_of(_emit_gradients))
+def add_samples(m: VectorMath, word, X, x0, sx, D, d0, sd, start: list[ir.Value]) -> list[ir.Value]:
+    """Vectors + Σ x[i] · row i of D over the samples i whose bit is set."""
+    b = m.builder
+
+    def turn(state):
+        left, *sums = state
+        i = trailing_zeros(b, left)
+        x = m.spread(b.load(b.gep(X, [b.add(x0, b.mul(i, sx))])))
+        row = b.add(d0, b.mul(i, sd))
+        deltas = [m.load(D, b.add(row, int_constant(v * m.lanes))) for v in range(len(sums))]
+        new = [m.fma(x, delta, total) for delta, total in zip(deltas, sums, strict=True)]
+        return [b.and_(left, b.sub(left, int_constant(1))), *new]
+
+    return loop_while(b, [word, *start], lambda state: b.icmp_signed("!=", state[0], int_constant(0)), turn)[1:]
+
+
+def _emit_gradient(m: VectorMath, V: int, word, X, x0, sx, D, d0, sd, base, G, g0, more) -> None:
+    """V vectors of g = base + Σ x[i] · row i of D over the samples i whose bit is set, stored or added."""
+    b = m.builder
+    targets = [b.add(g0, int_constant(v * m.lanes)) for v in range(V)]
+    start = []
+    for v, target in enumerate(targets):
+        # A select, so that what lies in memory does not matter where it is not added (it may be NaN).
+        before = b.select(more, m.load(G, target), m.constant(0))
+        start.append(b.fadd(before, m.load(D, b.add(base, int_constant(v * m.lanes)))))
+    sums = add_samples(m, word, X, x0, sx, D, d0, sd, start)
+    for total, target in zip(sums, targets, strict=True):
+        m.store(total, G, target)
+
+
+def word_of(b: ir.IRBuilder, lists, low, high, both: ir.Value) -> ir.Value:
+    """The word of an input from its halves; of the first alone unless ``both``."""
+    first, second = (b.zext(b.load(b.gep(lists, [at])), INTP) for at in (low, high))
+    return b.or_(first, b.select(both, b.shl(second, int_constant(HALF)), int_constant(0)))
+
+
+@intrinsic
+def gradient_rows(typing, vectors, n, n_in, X, x0, sx, lists, low, high, D, d0, sd, base, shifted, G, g0, sg, more):
+    """V vectors of each of n_in rows of G, stored or (more) added: base + Σ x[i, k] · row i of D over n samples.
+
+    The words of the inputs are at ``low`` and ``high``. ``base`` is an offset in D of a row that is all zero unless
+    ``shifted``.
+    """
+    signature = types.void(I, I, I, X, I, I, lists, I, I, D, I, I, I, I, G, I, I, I)
+
+    def generate(context, builder, signature, arguments):
+        vectors, n, n_in, X, x0, sx, lists, low, high, D, d0, sd, base, shifted, G, g0, sg, more = arguments
+        kinds, b, zero = signature.args, builder, int_constant(0)
+        m = VectorMath(builder, context.get_data_type(kinds[3].dtype))
+        X, lists, D, G = (pointer(context, builder, kinds[i], a) for i, a in ((3, X), (6, lists), (9, D), (14, G)))
+        add = b.icmp_signed("!=", more, zero)
+        both = b.icmp_signed(">", n, int_constant(HALF))
+        always = b.or_(b.icmp_signed("!=", shifted, zero), b.not_(add))
+
+        def emit(V):
+            def one_input(k, _):
+                word = word_of(b, lists, b.add(low, k), b.add(high, k), both)
+                with b.if_then(b.or_(always, b.icmp_signed("!=", word, zero))):
+                    row = b.add(g0, b.mul(k, sg))
+                    _emit_gradient(m, V, word, X, b.add(x0, k), sx, D, d0, sd, base, G, row, add)
+                return []
+
+            loop(b, zero, n_in, 1, [], one_input)
+
+        for_width(builder, vectors, emit)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @compiled
-def list_values(x0, n_in, bias, scratch, v0, lists, p0, starts):
-    """One sample's lists, from its row at x0: values at v0, places at p0, and where each block begins at ``starts``."""
-    count, block, k = 0, 0, 0
-    while k < n_in:
-        lists[starts + block] = count
-        stop = min(k + INPUT_BLOCK, n_in)
-        while k < stop:
-            count += compress(scratch, x0 + k, min(COMPARED, stop - k), k, scratch, v0 + count, lists, p0 + count)
-            k += COMPARED
-        if bias and stop == n_in:
-            scratch[v0 + count] = 1
-            lists[p0 + count] = n_in
-            count += 1
-        lists[p0 + count] = -1
-        count += 1
-        block += 1
+def parts_of(vectors):
+    """In how many parts so many vectors pass through the registers."""
+    return (vectors + WIDEST - 1) // WIDEST
 
 
 @compiled
-def transpose_weights(parameters, offset, stride, n_in, n_out, bias, scratch, w0, sw):
-    """Rows by unit to rows by input; the bias becomes row n_in. Eight rows at a time, so that lines are used whole."""
+def add_products(n, n_out, blocks, lanes, scratch, v0, lists, p0, starts, capacity, b0, sb, z0, sz):
+    """Add the products of n listed samples with the weights by input at b0 to the rows at z0."""
+    vectors, at = (n_out + lanes - 1) // lanes, 0
+    parts = parts_of(vectors)
+    for part in range(parts):
+        width = vectors * (part + 1) // parts - vectors * part // parts
+        for block in range(blocks):
+            product_rows(
+                width, n, scratch, v0, lists, p0, capacity, starts + block, blocks,
+                scratch, b0 + at, sb, scratch, z0 + at, sz,
+            )  # fmt: skip
+        at += width * lanes
+
+
+@compiled
+def add_gradients(n, n_in, n_out, lanes, scratch, x0, sx, lists, low, high, d0, sd, base, shifted, g0, sg, more):
+    """`gradient_rows` for all units."""
+    vectors, at = (n_out + lanes - 1) // lanes, 0
+    parts = parts_of(vectors)
+    for part in range(parts):
+        width = vectors * (part + 1) // parts - vectors * part // parts
+        gradient_rows(
+            width, n, n_in, scratch, x0, sx, lists, low, high, scratch, d0 + at, sd, base + at, np.intp(shifted),
+            scratch, g0 + at, sg, more,
+        )  # fmt: skip
+        at += width * lanes
+
+
+# ----------------------------------------------------------------------------------------------------- rows by input
+@intrinsic
+def sum_rows(typing, A, a0, stride, rows, n, total, t0):
+    """total[t0:t0 + n] = the sum of so many rows of n values, whole vectors each."""
+    signature = types.void(A, I, I, I, I, A, I)
+
+    def generate(context, builder, signature, arguments):
+        A, a0, stride, rows, n, total, t0 = arguments
+        kinds = signature.args
+        A, total = (pointer(context, builder, kinds[i], a) for i, a in ((0, A), (5, total)))
+        m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
+
+        def column(k, _):
+            def row(r, sums):
+                at = builder.add(builder.add(a0, k), builder.mul(r, stride))
+                return [builder.fadd(sums[0], m.load(A, at))]
+
+            (value,) = loop(builder, int_constant(0), rows, 1, [m.constant(0)], row)
+            m.store(value, total, builder.add(t0, k))
+            return []
+
+        loop(builder, int_constant(0), n, m.lanes, [], column)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def by_input(flat, offset, stride, first, last, n_in, n_out, width, bias, scratch, w0, sw):
+    """Inputs first … last - 1 of rows by unit to rows by input; the bias is input n_in.
+
+    A row has ``width`` values with its padding, which becomes zero.
+    Eight units at a time, so that lines of the cache are used whole.
+    """
+    for k in range(first, last):
+        scratch[w0 + k * sw + n_out : w0 + k * sw + width] = 0
     for j0 in range(0, n_out, 8):
-        for k in range(n_in):
+        for k in range(first, min(last, n_in)):
             for j in range(j0, min(j0 + 8, n_out)):
-                scratch[w0 + k * sw + j] = parameters[offset + j * stride + k]
-    if bias:
+                scratch[w0 + k * sw + j] = flat[offset + j * stride + k]
+    if last > n_in:
         for j in range(n_out):
-            scratch[w0 + n_in * sw + j] = parameters[offset + j * stride - 1]
+            scratch[w0 + n_in * sw + j] = flat[offset + j * stride - 1] if bias else 0
 
 
 @compiled
-def transpose_gradient(scratch, w0, sw, n_in, n_out, bias, gradients, offset, stride):
-    """And back: rows by input to rows by unit."""
+def by_unit(scratch, w0, sw, first, last, n_in, n_out, bias, flat, offset, stride):
+    """And back: inputs first … last - 1 of rows by input to rows by unit."""
     for j0 in range(0, n_out, 8):
-        for k in range(n_in):
+        for k in range(first, min(last, n_in)):
             for j in range(j0, min(j0 + 8, n_out)):
-                gradients[offset + j * stride + k] = scratch[w0 + k * sw + j]
-    if bias:
+                flat[offset + j * stride + k] = scratch[w0 + k * sw + j]
+    if bias and last > n_in:
         for j in range(n_out):
-            gradients[offset + j * stride - 1] = scratch[w0 + n_in * sw + j]
+            flat[offset + j * stride - 1] = scratch[w0 + n_in * sw + j]

@@ -231,24 +231,25 @@ def rule_tile(R: int, V: int):
 
 
 @intrinsic
-def apply_rule(typing, code, H, G, copies, apart, W, S, size, start, stop, spare):
-    """The rule on one run of parameters; the gradient is the sum of ``copies`` arrays ``apart`` elements apart.
+def apply_rule(typing, code, H, G, g0, copies, apart, W, S, size, start, stop, spare):
+    """The rule on one run of parameters, from ``start`` to ``stop`` in W and S.
 
-    ``spare`` is not 0 where the penalty is to be left out.
+    The gradient is the sum of ``copies`` runs in G, ``apart`` elements apart, each ``g0`` elements further on than the
+    parameters. ``spare`` is not 0 where the penalty is to be left out.
     """
-    signature = types.void(I, H, G, I, I, W, S, I, I, I, I)
+    signature = types.void(I, H, G, I, I, I, W, S, I, I, I, I)
 
     def generate(context, builder, signature, arguments):
-        code, H, G, copies, apart, W, S, size, start, stop, spare = arguments
+        code, H, G, g0, copies, apart, W, S, size, start, stop, spare = arguments
         kinds = signature.args
         m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
-        H, G, W, S = (pointer(context, builder, kinds[i], a) for i, a in ((1, H), (2, G), (5, W), (6, S)))
+        H, G, W, S = (pointer(context, builder, kinds[i], a) for i, a in ((1, H), (2, G), (6, W), (7, S)))
 
         spared = builder.icmp_signed("!=", spare, int_constant(0))
 
         def body(k, _):
             def add(c, sums):
-                return [builder.fadd(sums[0], m.load(G, builder.add(k, builder.mul(c, apart))))]
+                return [builder.fadd(sums[0], m.load(G, builder.add(builder.add(g0, k), builder.mul(c, apart))))]
 
             total = loop(builder, int_constant(0), copies, 1, [m.constant(0)], add)
             emit_rule(m, code, H, total, W, S, size, [k], [spared])
