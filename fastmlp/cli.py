@@ -287,7 +287,7 @@ def compare(
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images a step.")] = 5,
     learning_rate: Annotated[float, typer.Option(metavar="RATE", help="Of SGD with momentum 0.9.")] = 0.001,
     quick: Annotated[
-        bool, typer.Option("--quick", help="6,000 images, one epoch, two seeds, where not given otherwise.")
+        bool, typer.Option("--quick", help="3,000 images, one epoch, two seeds, where not given otherwise.")
     ] = False,
     data: Annotated[
         str | None,

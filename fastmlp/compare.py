@@ -49,9 +49,9 @@ FORMAT = "fastmlp compare 1"
 #: The hidden layer of the lab's MLP.
 HIDDEN = (100,)
 #: What ``--quick`` sets where nothing else is given; images are those to train on.
-QUICK = {"epochs": 1, "seeds": 2, "images": 6_000}
+QUICK = {"epochs": 1, "seeds": 2, "images": 3_000}
 #: Steps that decide on PyTorch's number of threads.
-TRIAL_STEPS = 60
+TRIAL_STEPS = 30
 #: Points of a curve of losses, each the mean of as many batches.
 CURVE_POINTS = 120
 #: How many wrongly classified images are shown.
@@ -172,9 +172,11 @@ class Parity:
     loss_difference, weight_difference : float
         The largest absolute difference of a batch's losses, and of the final weights and biases.
     loss, weight : float
-        The largest loss and the largest absolute weight, for the scale.
+        The other's largest loss and largest absolute weight, for the scale.
     curves : list of two lists of float
         Mean losses of every so many batches, of the one and of the other.
+    differences : list of float
+        The largest difference among the same batches.
     batches_a_point : int
     """
 
@@ -186,6 +188,7 @@ class Parity:
     loss: float
     weight: float
     curves: list[list[float]]
+    differences: list[float]
     batches_a_point: int
 
 
@@ -521,16 +524,17 @@ def torch_epoch(weights: list[np.ndarray], X: np.ndarray, labels: np.ndarray, se
     )
     mlp.weights = weights
     model = mlp.to_torch()
-    history = train_torch(
-        model,
-        (X, labels),
-        pipeline="preloaded",
-        epochs=1,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        shuffle=False,
-    )
+    with torch_threads(1):
+        history = train_torch(
+            model,
+            (X, labels),
+            pipeline="preloaded",
+            epochs=1,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            shuffle=False,
+        )
     if history.interrupted:
         raise KeyboardInterrupt
     if not len(history):
@@ -543,18 +547,19 @@ def difference(what: str, dtype: str, one: Epoch, other: Epoch) -> Parity:
     """How far two runs are apart."""
     each = max(1, len(one[0]) // CURVE_POINTS)
     points = len(one[0]) // each * each
-    curves = [losses[:points].reshape(-1, each).mean(1).tolist() for losses, _ in (one, other)]
-    weights = list(zip(one[1], other[1], strict=True))
+    losses = [run[0][:points].reshape(-1, each) for run in (one, other)]
+    weights = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(one[1], other[1], strict=True)]
     return Parity(
         what,
         dtype,
-        len(one[0]),
-        float(abs(one[0] - other[0]).max()),
-        max(float(abs(a.astype(np.float64) - b).max()) for a, b in weights),
-        float(max(one[0].max(), other[0].max())),
-        max(float(abs(b).max()) for _, b in weights),
-        curves,
-        each,
+        batches=len(one[0]),
+        loss_difference=float(abs(one[0] - other[0]).max()),
+        weight_difference=float(max(abs(a - b).max() for a, b in weights)),
+        loss=float(other[0].max()),
+        weight=float(max(abs(b).max() for _, b in weights)),
+        curves=[run.mean(1).tolist() for run in losses],
+        differences=abs(losses[0] - losses[1]).max(1).tolist(),
+        batches_a_point=each,
     )
 
 
@@ -763,7 +768,7 @@ def cnn_contenders(data: Dataset, settings: Settings) -> list[Contender]:
 
         return TorchCnn()
 
-    return [Torch(Row("CNN", "cnn", "preloaded", skipped=not_28(data)), data, settings, build)]
+    return [Torch(Row("CNN, preloaded", "cnn", "preloaded", skipped=not_28(data)), data, settings, build)]
 
 
 def mixer_contenders(data: Dataset, settings: Settings) -> list[Contender]:
@@ -774,7 +779,7 @@ def mixer_contenders(data: Dataset, settings: Settings) -> list[Contender]:
 
         return TorchMixer()
 
-    return [Torch(Row("MLP-Mixer", "mixer", "preloaded", skipped=not_28(data)), data, settings, build)]
+    return [Torch(Row("MLP-Mixer, preloaded", "mixer", "preloaded", skipped=not_28(data)), data, settings, build)]
 
 
 def not_28(data: Dataset) -> str:
@@ -829,7 +834,7 @@ def row_table(result: Comparison) -> "Table":
     settings = result.settings
     yardstick = next((row for row in result.ran if (row.model, row.variant) == ("torch-mlp", "preloaded")), None)
     table = Table(title=f"Trained: {in_words(settings, result.data)}", box=box.ROUNDED, title_justify="left")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for name in ("threads", "test accuracy", "s an epoch", "images a second", "times PyTorch"):
         table.add_column(name, justify="right")
     for row in result.rows:
@@ -837,7 +842,7 @@ def row_table(result: Comparison) -> "Table":
             continue
         comparable = yardstick is not None and row.model in ("mlp", "torch-mlp")
         table.add_row(
-            row.name if row.model in ("mlp", "torch-mlp") else f"{row.name} (PyTorch, {row.variant})",
+            row.name,
             "own choice" if row.threads is None else str(row.threads),
             accuracy_text(row),
             f"{row.epoch_seconds:.2f}",

@@ -79,12 +79,12 @@ def losses_figure(result: Comparison) -> "Figure":
     above.set_ylim(bottom=0)
     above.legend(loc="upper right")
     for one, style in zip(compared, STYLES, strict=False):
-        gap = np.abs(np.array(one.curves[0]) - np.array(one.curves[1]))
+        gap = np.array(one.differences)
         drawn = {**style, "marker": "", "linewidth": 1.4}
         # Where both are equal to the bit a logarithmic axis has no place for the point.
         below.plot(at, np.where(gap > 0, gap, np.nan), label=f"{one.what}, {one.dtype}", **drawn)
     below.set_yscale("log")
-    below.set_ylabel("absolute\ndifference", fontsize=11)
+    below.set_ylabel("largest\ndifference", fontsize=11)
     below.set_xlabel("batch", fontsize=11)
     below.legend(loc="upper left", bbox_to_anchor=(0, -0.28), ncols=2, fontsize=9, frameon=False)
     for axes in (above, below):
@@ -94,6 +94,8 @@ def losses_figure(result: Comparison) -> "Figure":
 
 def accuracy_figure(result: Comparison) -> "Figure":
     """Test accuracy against seconds of training: a mark an epoch, the mean over the seeds, thin lines for each seed."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = empty_figure(8.0, 4.8)
     axes = figure.subplots()
     for row, style in zip(result.ran, STYLES * 2, strict=False):
@@ -101,9 +103,12 @@ def accuracy_figure(result: Comparison) -> "Figure":
         seconds = np.array([np.cumsum(course.seconds)[:epochs] for course in row.courses])
         percent = 100 * np.array([course.test_accuracy[:epochs] for course in row.courses])
         for x, y in zip(seconds, percent, strict=True):
-            axes.plot(x, y, color=style["color"], linewidth=0.7, alpha=0.5)
+            axes.plot(x, y, color=style["color"], linewidth=0.7, alpha=0.5, marker=".", markersize=3)
         axes.plot(seconds.mean(0), percent.mean(0), label=full_name(row), markersize=6, **style)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(f"Test accuracy against time: {job(result)}", fontsize=12)
     axes.set_xlabel("seconds of training (logarithmic)", fontsize=11)
     axes.set_ylabel("test accuracy (%)", fontsize=11)
@@ -127,7 +132,7 @@ def throughput_figure(result: Comparison) -> "Figure":
         hatch=["" if own else "//" for own in ours],
     )
     axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=4, fontsize=10)
-    axes.set_title(f"Training throughput: {job(result)}", fontsize=12)
+    figure.suptitle(f"Training throughput: {job(result)}", fontsize=12)
     axes.set_xlabel("images a second", fontsize=11)
     axes.set_xlim(0, 1.17 * max(rates))
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -151,7 +156,7 @@ def misclassified_figure(result: Comparison) -> "Figure":
     columns = 6
     rows = -(-len(indices) // columns)
     models = result.models
-    figure = empty_figure(10.0, 0.7 + rows * (1.15 + 0.19 * (len(models) + 1)))
+    figure = empty_figure(10.0, 0.5 + rows * (1.3 + 0.17 * len(models)))
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
@@ -194,7 +199,7 @@ def full_name(row: Row) -> str:
     """A row's name that says what it is, too."""
     if row.model in ("mlp", "torch-mlp"):
         return f"{row.name} (MLP, {HIDDEN[0]} hidden)"
-    return f"{row.name} (PyTorch, {row.variant})"
+    return f"{row.name} (PyTorch)"
 
 
 def empty_figure(width: float, height: float) -> "Figure":
