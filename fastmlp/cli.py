@@ -321,7 +321,7 @@ def compare(
     say(f"Comparing on {training_run.data_name(dataset)}: {comparison.in_words(settings, dataset)}")
     try:
         result = comparison.compare(dataset, settings, say, lambda so_far: comparison.save(so_far, folder))
-    except training_run.NothingTrained as error:
+    except comparison.NothingCompared as error:
         raise Mistake(str(error)) from error
     with users_mistakes():
         path = comparison.save(result, folder)

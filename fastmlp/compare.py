@@ -27,7 +27,7 @@ from fastmlp.mlp import Mlp
 from fastmlp.optimizers import Sgd
 from fastmlp.torch_data import SHIFT, lab_pixels, torchvision_mnist
 from fastmlp.torch_training import PIPELINES, generator_of_its_own, torch_classify, train_torch, working_device
-from fastmlp.training_run import NothingTrained, Say
+from fastmlp.training_run import Say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,6 +56,10 @@ TRIAL_STEPS = 30
 CURVE_POINTS = 120
 #: How many wrongly classified images are shown.
 SHOWN_IMAGES = 18
+
+
+class NothingCompared(ValueError):
+    """There is nothing to compare, or somebody could not finish an epoch; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -380,6 +384,10 @@ def compare(
     ------
     fastmlp.extras.ExtraMissing
         If PyTorch is not installed.
+    NothingCompared
+        If none of the models can be trained here, or a loss becomes infinite in a first epoch.
+    KeyboardInterrupt
+        After Ctrl-C before any contender has begun.
     """
     extras.load("torch", "torch")
     data = first_images(data, settings.images)
@@ -391,12 +399,15 @@ def compare(
     for row in result.rows:
         if row.skipped:
             say(f"left out: {row.name}: {row.skipped}")
+    running = [contender for contender in contenders if not contender.row.skipped]
+    if not running:
+        reasons = "; ".join(f"{row.name} {row.skipped}" for row in result.rows)
+        raise NothingCompared(f"models={','.join(settings.models)!r} leaves nobody to compare: {reasons}")
     if "mlp" in settings.models:
         backends = [row.variant for row in result.rows if row.model == "mlp" and not row.skipped]
         result.parity = parity(data, settings, backends)
         for one in result.parity:
             say(parity_line(one))
-    running = [contender for contender in contenders if not contender.row.skipped]
     for contender in running:
         contender.prepare()
     with progress(len(running) * settings.seeds) as advance:
@@ -538,7 +549,7 @@ def torch_epoch(weights: list[np.ndarray], X: np.ndarray, labels: np.ndarray, se
     if history.interrupted:
         raise KeyboardInterrupt
     if not len(history):
-        raise NothingTrained(f"learning_rate={settings.learning_rate}: the loss became infinite in the first epoch")
+        raise NothingCompared(f"learning_rate={settings.learning_rate}: the loss became infinite in the first epoch")
     mlp.load_state_dict(model.state_dict())
     return history.batch_losses[0], mlp.weights
 
@@ -636,7 +647,7 @@ class Fastmlp(Contender):
 def check_trained(name: str, epochs: int) -> None:
     """Refuse a course without a finished epoch: its loss became infinite."""
     if not epochs:
-        raise NothingTrained(f"{name} finished no epoch: its loss became infinite; a smaller learning rate may help")
+        raise NothingCompared(f"{name} finished no epoch: its loss became infinite; a smaller learning rate may help")
 
 
 class Torch(Contender):
@@ -835,7 +846,7 @@ def row_table(result: Comparison) -> "Table":
     yardstick = next((row for row in result.ran if (row.model, row.variant) == ("torch-mlp", "preloaded")), None)
     table = Table(title=f"Trained: {in_words(settings, result.data)}", box=box.ROUNDED, title_justify="left")
     table.add_column("model", no_wrap=True)
-    for name in ("threads", "test accuracy", "s an epoch", "images a second", "times PyTorch"):
+    for name in ("threads", "test accuracy", "s an epoch", "images/s", "times PyTorch"):
         table.add_column(name, justify="right")
     for row in result.rows:
         if not row.courses:

@@ -96,7 +96,7 @@ def accuracy_figure(result: Comparison) -> "Figure":
     """Test accuracy against seconds of training: a mark an epoch, the mean over the seeds, thin lines for each seed."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = empty_figure(8.0, 4.8)
+    figure = empty_figure(8.0, 5.6)
     axes = figure.subplots()
     for row, style in zip(result.ran, STYLES * 2, strict=False):
         epochs = min(len(course.seconds) for course in row.courses)
@@ -112,7 +112,10 @@ def accuracy_figure(result: Comparison) -> "Figure":
     axes.set_title(f"Test accuracy against time: {job(result)}", fontsize=12)
     axes.set_xlabel("seconds of training (logarithmic)", fontsize=11)
     axes.set_ylabel("test accuracy (%)", fontsize=11)
-    axes.legend(loc="lower right", fontsize=9)
+    seeds = result.settings.seeds
+    told = None if seeds == 1 else f"mean of {seeds} seeds; thin lines: each seed"
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+    axes.legend(title=told, fontsize=9, title_fontsize=9, frameon=False, **place)
     tidy(axes)
     return figure
 
@@ -163,7 +166,7 @@ def misclassified_figure(result: Comparison) -> "Figure":
     for axes, index in zip(panels.flat, indices.tolist(), strict=False):
         axes.imshow(result.data.test_images[index].reshape(result.data.image_shape), cmap="gray_r")
         label = int(result.data.test_labels[index])
-        axes.set_title(f"test image {index}: {label}", fontsize=8.5, fontweight="bold")
+        axes.set_title(f"image {index}, label {label}", fontsize=8.5, fontweight="bold")
         for line, row in enumerate(models):
             said = said_by(row, index)
             right = said == label
