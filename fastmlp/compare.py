@@ -21,12 +21,20 @@ import numpy as np
 from fastmlp import checks, extras, kernels, system
 from fastmlp.callbacks import on_terminal
 from fastmlp.data import Dataset
+from fastmlp.history import History
 from fastmlp.kernels.names import unknown_name
 from fastmlp.kernels.network import DTYPES
 from fastmlp.mlp import Mlp
 from fastmlp.optimizers import Sgd
 from fastmlp.torch_data import SHIFT, lab_pixels, torchvision_mnist
-from fastmlp.torch_training import PIPELINES, generator_of_its_own, torch_classify, train_torch, working_device
+from fastmlp.torch_training import (
+    PIPELINES,
+    TorchHistory,
+    generator_of_its_own,
+    torch_classify,
+    train_torch,
+    working_device,
+)
 from fastmlp.training_run import Say
 
 if TYPE_CHECKING:
@@ -209,12 +217,15 @@ class Course:
         Of each epoch's training alone.
     labels : ndarray of int64 [n], optional
         What it says of the test images at the end; not kept in the file.
+    interrupted : bool, default False
+        Whether Ctrl-C ended it: it has the epochs that were finished, perhaps none.
     """
 
     seed: int
     test_accuracy: list[float]
     seconds: list[float]
     labels: np.ndarray | None = field(default=None, repr=False)
+    interrupted: bool = False
 
 
 @dataclass
@@ -378,7 +389,7 @@ def compare(
     Returns
     -------
     Comparison
-        After Ctrl-C with what was finished.
+        After Ctrl-C with the epochs that were finished.
 
     Raises
     ------
@@ -414,16 +425,16 @@ def compare(
         # All take their turn from each seed, so that a slow minute of the machine does not fall on one of them alone.
         for seed in range(settings.seeds):
             for contender in running:
-                try:
-                    course = contender.train(seed)
-                except KeyboardInterrupt:
-                    result.interrupted = True
+                course = contender.train(seed)
+                result.interrupted = course.interrupted
+                if course.seconds:
+                    contender.row.courses.append(course)
+                    say(course_line(contender.row, course))
+                    advance()
+                    if keep is not None:
+                        keep(result)
+                if result.interrupted:
                     return result
-                contender.row.courses.append(course)
-                say(course_line(contender.row, course))
-                advance()
-                if keep is not None:
-                    keep(result)
     return result
 
 
@@ -592,8 +603,8 @@ class Contender:
 
         Raises
         ------
-        KeyboardInterrupt
-            After Ctrl-C.
+        NothingCompared
+            If the loss becomes infinite in the first epoch.
         """
         raise NotImplementedError
 
@@ -638,15 +649,14 @@ class Fastmlp(Contender):
             validation=(data.test_images, data.test_labels),
             progress=False,
         )
-        if history.interrupted:
-            raise KeyboardInterrupt
-        check_trained(self.row.name, len(history))
-        return Course(seed, history.val_accuracy, history.seconds, mlp.classify(data.test_images))
+        check_trained(self.row.name, history)
+        labels = mlp.classify(data.test_images)
+        return Course(seed, history.val_accuracy, history.seconds, labels, history.interrupted)
 
 
-def check_trained(name: str, epochs: int) -> None:
-    """Refuse a course without a finished epoch: its loss became infinite."""
-    if not epochs:
+def check_trained(name: str, history: History | TorchHistory) -> None:
+    """Refuse a course that has finished no epoch because its loss became infinite."""
+    if not len(history) and not history.interrupted:
         raise NothingCompared(f"{name} finished no epoch: its loss became infinite; a smaller learning rate may help")
 
 
@@ -689,10 +699,8 @@ class Torch(Contender):
                 seed=seed,
             )
             labels = torch_classify(model, self.test_pixels)
-        if history.interrupted:
-            raise KeyboardInterrupt
-        check_trained(self.row.name, len(history))
-        return Course(seed, history.test_accuracy, history.seconds, labels)
+        check_trained(self.row.name, history)
+        return Course(seed, history.test_accuracy, history.seconds, labels, history.interrupted)
 
     def prepare(self) -> None:
         """Find the number of threads with which some steps of this model take the least time."""

@@ -114,8 +114,15 @@ def accuracy_figure(result: Comparison) -> "Figure":
     axes.set_ylabel("test accuracy (%)", fontsize=11)
     seeds = result.settings.seeds
     told = None if seeds == 1 else f"mean of {seeds} seeds; thin lines: each seed"
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
-    axes.legend(title=told, fontsize=9, title_fontsize=9, frameon=False, **place)
+    axes.legend(
+        title=told,
+        fontsize=9,
+        title_fontsize=9,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        ncols=2,
+    )
     tidy(axes)
     return figure
 

@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fastmlp import cli, compare, compare_plots, data
 from fastmlp.compare import Comparison, Course, NothingCompared, Parity, Row, Settings
 
 needs_mnist = pytest.mark.skipif("FASTMLP_DATA" not in os.environ, reason="FASTMLP_DATA names no folder with MNIST")
+ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"epochs": 2, "seeds": 2, "batch_size": 16, "learning_rate": 0.02, "images": 400}
 
 
@@ -164,22 +166,34 @@ def test_without_torch_the_extra_is_named(run, monkeypatch):
     assert "torch is not installed, and this needs it: pip install 'fastmlp[torch]'" in error
 
 
-def test_ctrl_c_keeps_what_was_finished(run, tmp_path, monkeypatch):
-    courses = []
+@pytest.mark.parametrize(("model", "epochs"), [("mlp", 2), ("torch-mlp", 2), ("torch-mlp", 0)])
+def test_ctrl_c_keeps_every_epoch_finished(run, tmp_path, monkeypatch, model, epochs):
+    """It comes in the third epoch, or the first, of the second seed."""
+    from fastmlp import torch_training
+    from fastmlp.kernels import cpu
 
-    def interrupted(contender, seed):
-        if courses:
+    owner, name = (cpu, "train_epoch") if model == "mlp" else (torch_training.FastPipeline, "train_epoch")
+    right, calls = getattr(owner, name), []
+
+    def interrupting(*arguments, **options):
+        calls.append(None)
+        if len(calls) == count:
             raise KeyboardInterrupt
-        courses.append(seed)
-        return Course(seed, [0.5], [2.0], np.zeros(360, int))
+        return right(*arguments, **options)
 
-    monkeypatch.setattr(compare.Fastmlp, "train", interrupted)
-    code, output, error = run("--data", "digits", "--models", "mlp", "--quick", "--batch-size", 64, "--out", "out")
+    # Before: fastmlp's epochs of the two comparisons in each dtype and of its warming up; PyTorch's trials of threads.
+    trials = 2 * 2 * len({1, compare.cores()})
+    count = (2 + 1 if model == "mlp" else trials) + 3 + epochs + 1
+    monkeypatch.setattr(owner, name, interrupting)
+    arguments = ("--data", "digits", "--models", model, "--epochs", 3, "--seeds", 2, "--batch-size", 64)
+    code, output, error = run(*arguments, "--out", "out")
     assert (code, error) == (130, "interrupted\n")
-    assert "50.00 %" in output
+    assert "test accuracy" in output
     result = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     assert result["interrupted"]
-    assert [len(row["courses"]) for row in result["rows"]] == [1, 0, 0]
+    courses = result["rows"][0]["courses"]
+    assert [len(course["seconds"]) for course in courses] == ([3, epochs] if epochs else [3])
+    assert [course["interrupted"] for course in courses] == ([False, True] if epochs else [False])
     assert (tmp_path / "out" / "throughput.png").exists()
 
 
@@ -406,3 +420,33 @@ def test_an_equal_course_leaves_a_gap_in_the_logarithm():
 def test_nobody_to_compare():
     with pytest.raises(NothingCompared, match="leaves nobody"):
         compare.compare(data.digits(), Settings(models=("mixer",)), lambda line: None)
+
+
+# ---- the README's table ----
+
+
+def test_the_table_of_the_readme(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # bench/ is no part of the package: it runs from the checkout
+    from bench import compared
+
+    result, _, _ = small
+    path, readme = compare.save(result, tmp_path), tmp_path / "README.md"
+    readme.write_text(f"before\n{compared.BEGIN}\nold\n{compared.END}\nafter\n")
+    assert compared.main([str(readme), str(path), "--check"]) == 1
+    assert compared.main([str(readme), str(path)]) == 0
+    assert compared.main([str(readme), str(path), "--check"]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{compared.BEGIN}\n2 epochs of 400 DIGITS images in batches of 16")
+    assert text.endswith(f"{compared.END}\nafter\n")
+    for row in result.ran:
+        assert f"| {row.name} | {100 * row.accuracy:.2f} ± {100 * row.spread:.2f} % | {row.epoch_seconds:.2f} |" in text
+    assert "fastmlp cpu and PyTorch (float64)" in text
+
+    for content, message in (("{}", "no result of fastmlp compare"), ("x", "Expecting value")):
+        path.write_text(content)
+        assert compared.main([str(readme), str(path)]) == 2
+        assert message in capsys.readouterr().err
+    compare.save(Comparison(result.data, result.settings, interrupted=True), tmp_path)
+    assert compared.main([str(readme), str(path)]) == 2
+    assert "interrupted" in capsys.readouterr().err
+    assert readme.read_text(encoding="utf-8") == text
