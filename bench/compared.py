@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastmlp.compare import FORMAT
+from fastmlp.compare import FORMAT, counted
 from fastmlp.modelfile import write_then_rename
 
 __all__ = ["BEGIN", "END", "main", "markdown"]
@@ -30,17 +30,17 @@ def markdown(result: dict[str, Any]) -> str:
     Raises
     ------
     ValueError
-        If it is no such result, or of an interrupted comparison.
+        If it is no such result, or of a comparison that has not come to its end.
     """
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise ValueError(f"this is no result of fastmlp compare; expected format {FORMAT!r}")
-    if result["interrupted"]:
-        raise ValueError("this comparison was interrupted; a table needs a whole one")
+    if not result["finished"]:
+        raise ValueError("this comparison has not come to its end; a table needs a whole one")
     settings, data = result["settings"], result["data"]
     lines = [
-        f"{settings['epochs']} epochs of {data['training']:,} {data['name'].upper()} images in batches of "
+        f"{counted(settings['epochs'], 'epoch')} of {data['training']:,} {data['name'].upper()} images in batches of "
         f"{settings['batch_size']}, learning rate {settings['learning_rate']:g}, momentum {settings['momentum']:g}, "
-        f"{settings['seeds']} seeds:",
+        f"{counted(settings['seeds'], 'seed')}:",
         "",
         "| model | test accuracy | s an epoch | images a second |",
         "|---|---:|---:|---:|",

@@ -299,6 +299,8 @@ class Comparison:
     rows : list of Row
     interrupted : bool
         Whether Ctrl-C ended it.
+    finished : bool
+        Whether all have trained from every seed.
     """
 
     data: Dataset
@@ -306,6 +308,7 @@ class Comparison:
     parity: list[Parity] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     interrupted: bool = False
+    finished: bool = False
 
     @property
     def ran(self) -> list[Row]:
@@ -339,6 +342,7 @@ class Comparison:
             "settings": asdict(self.settings),
             "network": [data.n_in, *HIDDEN, data.n_classes],
             "interrupted": self.interrupted,
+            "finished": self.finished,
             "parity": [asdict(parity) for parity in self.parity],
             "rows": [row_as_dict(row) for row in self.rows],
             "misclassified": [self.said_of(index) for index in self.misclassified()[:SHOWN_IMAGES].tolist()],
@@ -435,6 +439,7 @@ def compare(
                         keep(result)
                 if result.interrupted:
                     return result
+    result.finished = True
     return result
 
 

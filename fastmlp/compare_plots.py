@@ -93,7 +93,7 @@ def losses_figure(result: Comparison) -> "Figure":
 
 
 def accuracy_figure(result: Comparison) -> "Figure":
-    """Test accuracy against seconds of training: a mark an epoch, the mean over the seeds, thin lines for each seed."""
+    """Test accuracy against seconds of training: a mark an epoch, thin lines for each seed."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = empty_figure(8.0, 5.6)
@@ -104,7 +104,7 @@ def accuracy_figure(result: Comparison) -> "Figure":
         percent = 100 * np.array([course.test_accuracy[:epochs] for course in row.courses])
         for x, y in zip(seconds, percent, strict=True):
             axes.plot(x, y, color=style["color"], linewidth=0.7, alpha=0.5, marker=".", markersize=3)
-        axes.plot(seconds.mean(0), percent.mean(0), label=full_name(row), markersize=6, **style)
+        axes.plot(np.median(seconds, 0), percent.mean(0), label=full_name(row), markersize=6, **style)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -113,7 +113,7 @@ def accuracy_figure(result: Comparison) -> "Figure":
     axes.set_xlabel("seconds of training (logarithmic)", fontsize=11)
     axes.set_ylabel("test accuracy (%)", fontsize=11)
     seeds = result.settings.seeds
-    told = None if seeds == 1 else f"mean of {seeds} seeds; thin lines: each seed"
+    told = None if seeds == 1 else f"{seeds} seeds: mean accuracy, median time; thin lines: each seed"
     axes.legend(
         title=told,
         fontsize=9,
