@@ -1,4 +1,4 @@
-"""The command ``fastmlp``: train, predict, lab, bench, info.
+"""The command ``fastmlp``: train, predict, compare, lab, bench, info.
 
 What a command needs is imported inside it, so that ``--help`` comes at once. Exit codes: 0, 2 for what the user can
 mend (with one line on standard error), 130 after Ctrl-C. Anything else is a bug of ours and shows its traceback.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastmlp._version import __version__
+from fastmlp.extras import ExtraMissing
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.losses import OUTPUTS
 from fastmlp.kernels.network import DTYPES
@@ -60,7 +61,7 @@ def users_mistakes() -> Iterator[None]:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise Mistake(f"{error.strerror}{where}" if error.strerror else str(error)) from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ExtraMissing) as error:
         raise Mistake(str(error)) from error
 
 
@@ -295,6 +296,71 @@ def lab(
     lacking = lab_run.run(parts, out, quick, say)
     if lacking:
         raise Mistake("; ".join(lacking))
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Which, with commas: mlp (fastmlp, each backend), torch-mlp (PyTorch, both pipelines), cnn, mixer "
+            "(in PyTorch).",
+        ),
+    ] = "mlp,torch-mlp,cnn,mixer",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How often each image is used. [default: 5]")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="From how many seeds. [default: 3]")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images a step.")] = 5,
+    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="Of SGD with momentum 0.9.")] = 0.001,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="3,000 images, one epoch, two seeds, where not given otherwise.")
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where PyTorch trains: cpu, cuda.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder for compare.json and the pictures; an earlier comparison's in it are replaced. "
+            "[default: a new one in runs/]",
+        ),
+    ] = None,
+) -> None:
+    """Compare with PyTorch: are losses and weights the same, how good does each become, and how fast.
+
+    The defaults are the lab's: batches of 5, learning rate 0.001. Needs PyTorch: pip install 'fastmlp[torch]'
+    """
+    from fastmlp import compare as comparison
+    from fastmlp import compare_plots, training_run
+
+    with users_mistakes():
+        training_run.check_folder(out, (comparison.RESULT_FILE, *compare_plots.FIGURES), comparison.is_comparison)
+        settings = comparison.settings_for(models, epochs, seeds, batch_size, learning_rate, device, quick)
+        comparison.check_works(settings)
+        dataset = training_run.load_data(data, say)
+        folder = out if out is not None else training_run.new_folder(dataset, "compare")
+    say(f"Comparing on {training_run.data_name(dataset)}: {comparison.in_words(settings, dataset)}")
+    try:
+        result = comparison.compare(dataset, settings, say, lambda so_far: comparison.save(so_far, folder))
+    except comparison.NothingCompared as error:
+        raise Mistake(str(error)) from error
+    with users_mistakes():
+        path = comparison.save(result, folder)
+        pictures = compare_plots.save_figures(result, folder)
+    for table in comparison.report(result):
+        console().print(table)
+    say(f"result    {path}")
+    for picture in pictures:
+        say(f"picture   {picture}")
+    if result.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

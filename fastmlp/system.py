@@ -12,7 +12,7 @@ __all__ = ["backends", "machine", "versions"]
 
 #: Packages whose version is told, without importing them.
 PACKAGES = ("numpy", "numba", "llvmlite")
-OPTIONAL = ("torch", "numba-cuda")
+OPTIONAL = ("torch", "torchvision", "onnx", "numba-cuda")
 
 
 def versions() -> dict[str, str]:

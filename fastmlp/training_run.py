@@ -4,7 +4,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -445,13 +445,21 @@ def curves(run: Run) -> "Figure":
     )
 
 
-def check_folder(folder: Path | None) -> None:
+def check_folder(
+    folder: Path | None,
+    files: Sequence[str] = (MODEL_FILE, CURVES_FILE),
+    is_ours: Callable[[Path], bool] | None = None,
+) -> None:
     """Refuse a folder that the results can't go to, before any time is spent on them.
 
     Parameters
     ----------
     folder : Path, optional
         As the user has named it. It need not exist. Files of these names in it must be an earlier run's.
+    files : sequence of str
+        The names of the results; the first is the file by which an earlier run is known.
+    is_ours : function, optional
+        Tells whether that file is an earlier run's; by default `is_model`.
 
     Raises
     ------
@@ -464,8 +472,8 @@ def check_folder(folder: Path | None) -> None:
         raise NotADirectoryError(f"out={str(place)!r}: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"out={str(place)!r}: {there} can't be written to")
-    taken = [place / name for name in (MODEL_FILE, CURVES_FILE) if (place / name).exists()]
-    if folder is not None and taken and not is_model(place / MODEL_FILE):
+    taken = [place / name for name in files if (place / name).exists()]
+    if folder is not None and taken and not (is_ours or is_model)(place / files[0]):
         raise FileExistsError(f"out={str(folder)!r} holds {taken[0].name}, which is not an earlier run's; name another")
 
 
@@ -480,9 +488,9 @@ def is_model(path: Path) -> bool:
     return True
 
 
-def new_folder(data: Dataset) -> Path:
-    """Make a folder named after the time and the data, in ``runs`` under the current one."""
-    stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{data.name}"
+def new_folder(data: Dataset, kind: str = "") -> Path:
+    """Make a folder named after the time, the data and the kind of run, in ``runs`` under the current one."""
+    stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{data.name}{kind and '-' + kind}"
     for name in (stem, *(f"{stem}-{n}" for n in range(2, 1000))):
         folder = Path("runs", name)
         try:
