@@ -126,7 +126,7 @@ def background(network: Network, X: np.ndarray, samples: int) -> Background | No
     if not np.isfinite(middle) or (middle and network.input_scale != 1):
         return None
     rows = X[:: max(len(X) // 100, 1)]
-    share = np.count_nonzero(rows != middle) / rows.size
+    share = int(np.count_nonzero(rows != middle)) / rows.size
     return Background(middle, share) if share <= SPARSE_DENSITY else None
 
 
