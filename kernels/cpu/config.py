@@ -44,3 +44,6 @@ INPUT_BLOCK = 96
 #: into rows by input, and back, is paid once.
 SPARSE_DENSITY = 0.35
 SPARSE_SAMPLES = 200
+
+#: Share of inputs off the background that a step is reckoned with at least: what it does besides is not nothing.
+LEAST_SHARE = 0.01

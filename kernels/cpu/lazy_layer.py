@@ -114,7 +114,7 @@ def leave_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists, steps)
             lists[listed + count], lists[rested + k] = k, steps - lists[updated + k]
             count += 1
     fill(lists, listed + count, np.int64(AHEAD), np.int64(0))
-    if H[MOMENTUM] != 0:
+    if plan[SLOTS]:
         vectors = (end - first + lanes - 1) // lanes
         rest_rows(vectors, lists, listed, listed + count, rested, own + plan[REST], scratch, w0, sw, apart)
     for k in range(n_in):
@@ -183,7 +183,7 @@ def lazy_sweep(t, plan, table, settings, H, scratch, lists, d0, done, n, steps, 
                 )
             elif done:
                 step(width, done, np.int64(0), lists, begin, stop, low, sx, scratch, x0, sx, d, sd, w, sw, apart, H)
-            if n and H[MOMENTUM] != 0:
+            if n and plan[SLOTS]:
                 rest_rows(
                     width, lists, woken + lists[woken + block], woken + lists[woken + block + 1], rested,
                     own + plan[REST], scratch, w, sw, apart,

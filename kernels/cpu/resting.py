@@ -100,7 +100,7 @@ def step_rows(
         def emit(V):
             def row(k, later):
                 _ask_for_row(m, V, W, b.add(w0, b.mul(later, sw)), apart)
-                at = b.add(low, k)
+                at = b.select(all_alike, low, b.add(low, k))  # rows that are all alike have no words
                 word = b.select(all_alike, given, word_of(b, lists, at, b.add(at, half), both))
                 place = b.add(w0, b.mul(k, sw))
                 _emit_step(m, V, word, X, b.add(x0, k), sx, D, d0, sd, W, place, apart, rate, momentum)
