@@ -199,19 +199,19 @@ def step_everywhere(plan, own, settings, H, scratch, lists, listed, x0, sx, d0, 
     lanes, apart, coefficients, batch = plan[LANES], plan[APART], own + plan[COEFFICIENTS], plan[BATCH]
     sw, bias, everywhere, total = 2 * apart, listed, listed + 1, listed + 2
     k = np.int64(lists[bias])  # the first of the three rows; x is counted from it
-    vectors, word = (units + lanes - 1) // lanes, all_bits(n)
+    vectors, word, none = (units + lanes - 1) // lanes, all_bits(n), np.int64(0)
     parts = parts_of(vectors)
     for part in range(parts):
         v, next_v = vectors * part // parts, vectors * (part + 1) // parts
         width, d, w = next_v - v, d0 + v * lanes, w0 + v * lanes
         if plan[BIAS]:
             x = x0 - 1 - k
-            step(width, n, word, lists, bias, bias + 1, bias, sx, scratch, x, sx, d, sd, w, sw, apart, H)
+            step(width, n, word, lists, bias, bias + 1, bias, none, scratch, x, sx, d, sd, w, sw, apart, H)
         if settings[BACKGROUND] != 0:
             x = coefficients + 2 * batch - (k + 1)
-            step(width, n, word, lists, everywhere, total, bias, sx, scratch, x, np.int64(1), d, sd, w, sw, apart, H)
+            step(width, n, word, lists, everywhere, total, bias, none, scratch, x, np.int64(1), d, sd, w, sw, apart, H)
             x = coefficients + buffer * batch - (k + 2)
-            step(width, n, word, lists, total, total + 1, bias, sx, scratch, x, np.int64(1), d, sd, w, sw, apart, H)
+            step(width, n, word, lists, total, total + 1, bias, none, scratch, x, np.int64(1), d, sd, w, sw, apart, H)
 
 
 @compiled
