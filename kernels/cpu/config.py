@@ -1,4 +1,4 @@
-"""The numbers that tune the CPU backend (`team.PATIENCE` and `sparse.WIDEST` stand where they are used).
+"""The numbers that tune the CPU backend (`team.PATIENCE` and `sparse.WIDTHS` stand where they are used).
 
 Measured, on two cores of an AMD EPYC with 256-bit vectors (bench/NOTES.md): the tile's shape there; and that
 `SPARSE_CHUNK` matters little from 16 to 64 and `INPUT_BLOCK` from 32 to 96. All other numbers follow from sizes of
@@ -44,3 +44,6 @@ INPUT_BLOCK = 96
 #: into rows by input, and back, is paid once.
 SPARSE_DENSITY = 0.35
 SPARSE_SAMPLES = 200
+
+#: Share of inputs off the background that a step is reckoned with at least: what it does besides is not nothing.
+LEAST_SHARE = 0.01

@@ -22,6 +22,7 @@ import numpy as np
 
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
+from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.config import COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES
 from fastmlp.kernels.cpu.entries import (
     ADDRESS,
@@ -89,10 +90,10 @@ from fastmlp.kernels.cpu.lazy_layer import (
 )
 from fastmlp.kernels.cpu.resting import ask_for_bytes
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
+from fastmlp.kernels.cpu.sparse import fill
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
     apply_rule,
-    compiled,
     delta1,
     delta2,
     delta4,
@@ -492,10 +493,10 @@ def batch_gradient(
     own = plan[PRIVATE] + t * plan[REGION]
     low, high = n * t // members, n * (t + 1) // members
     if low == high:
-        gradients[g0 : g0 + plan[SIZE]] = 0
+        fill(gradients, g0, plan[SIZE], np.int64(0))
     if low == high and plan[SPARSE]:
         summed = own + plan[GRADIENT_BY_INPUT]
-        scratch[summed : summed + plan[MATRIX]] = 0
+        fill(scratch, summed, plan[MATRIX], np.int64(0))
     if plan[SPARSE]:
         first_start(t, plan, settings, scratch)
     total, squares, i = 0.0, 0.0, low
@@ -530,7 +531,7 @@ def find_gradient(
             return
     partial[8 * t], _ = batch_gradient(
         t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, np.int64(0),
-        plan[SAMPLES], False,
+        plan[SAMPLES], len(partial) == 0,
     )  # fmt: skip
     if plan[SPARSE]:
         first_gradient_by_unit(t, plan, table, scratch, gradients)

@@ -5,6 +5,9 @@ are kept there alone, and `leave_rows_by_input` brings them back. In between eve
 those of its share.
 """
 
+import numpy as np
+
+from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.config import INPUT_BLOCK
 from fastmlp.kernels.cpu.entries import (
     ADDRESS,
@@ -40,7 +43,7 @@ from fastmlp.kernels.cpu.entries import (
 from fastmlp.kernels.cpu.lists import HALF, list_values, mark
 from fastmlp.kernels.cpu.resting import ask_for_bytes
 from fastmlp.kernels.cpu.sparse import add_gradients, add_products, by_input, by_unit, sum_rows
-from fastmlp.kernels.cpu.tiles import apply_rule, compiled
+from fastmlp.kernels.cpu.tiles import apply_rule
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
 
 
@@ -123,7 +126,8 @@ def first_forward(t, plan, table, order, scratch, lists, n, place, stop):
             x0 + i * sx, n_in, INPUT_BLOCK, plan[BIAS], scratch, values + i * capacity, lists, part + i * capacity,
             starts + i * blocks,
         )  # fmt: skip
-        scratch[z0 + i * sz : z0 + i * sz + width] = scratch[base : base + width]
+        for j in range(width):
+            scratch[z0 + i * sz + j] = scratch[base + j]
     add_products(
         n, n_out, blocks, lanes, scratch, values, lists, part, starts, capacity, plan[WEIGHTS_BY_INPUT], width, z0, sz
     )
@@ -156,7 +160,7 @@ def first_gradient_by_unit(t, plan, table, scratch, gradients):
     n_in, n_out, offset, stride = table[0, N_IN], table[0, N_OUT], table[0, OFFSET], table[0, STRIDE]
     summed = plan[PRIVATE] + t * plan[REGION] + plan[GRADIENT_BY_INPUT]
     by_unit(
-        scratch, summed, plan[UNITS_STRIDE], 0, n_in + 1, n_in, n_out, plan[BIAS],
+        scratch, summed, plan[UNITS_STRIDE], np.int64(0), n_in + 1, n_in, n_out, plan[BIAS],
         gradients, t * plan[SIZE] + offset, stride,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ of its own units, each weight row with its velocities beside it, in its own regi
 
 import numpy as np
 
+from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.entries import (
     ACTIVE,
     ALWAYS,
@@ -50,9 +51,8 @@ from fastmlp.kernels.cpu.entries import (
     WORDS,
 )
 from fastmlp.kernels.cpu.lists import HALF, MOST_SAMPLES, list_inputs, list_values, mark, row_sum
-from fastmlp.kernels.cpu.resting import AHEAD, FEW_SAMPLES, LONGEST_REST, rest_rows, step_rows, step_rows_few
-from fastmlp.kernels.cpu.sparse import WIDEST, by_input, by_unit, product_rows, sum_rows
-from fastmlp.kernels.cpu.tiles import compiled
+from fastmlp.kernels.cpu.resting import AHEAD, FEW_SAMPLES, LONGEST_REST, rest_rows, step, step_rows_few
+from fastmlp.kernels.cpu.sparse import block_products, by_input, by_unit, fill, parts_of, sum_rows
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
 
 
@@ -75,15 +75,18 @@ def enter_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists):
     """Member t's rows, and the table for rest."""
     n_in, offset, stride = table[0, N_IN], table[0, OFFSET], table[0, STRIDE]
     first, end = own_units(t, plan, table[0, N_OUT])
-    own, apart = plan[PRIVATE] + t * plan[REGION], plan[APART]
+    own, apart, all_inputs = plan[PRIVATE] + t * plan[REGION], plan[APART], n_in + 1
     w0, sw, start = own + plan[ROWS_BY_INPUT], 2 * plan[APART], offset + first * stride
-    scratch[w0 : w0 + (n_in + 3) * sw] = 0
-    by_input(parameters, start, stride, 0, n_in + 1, n_in, end - first, apart, plan[BIAS], scratch, w0, sw)
+    units, bias, none = end - first, plan[BIAS], np.int64(0)
+    fill(scratch, w0, (n_in + 3) * sw, np.int64(0))
+    by_input(parameters, start, stride, none, all_inputs, n_in, units, apart, bias, scratch, w0, sw)
     if plan[SLOTS]:
-        by_input(slots, start, stride, 0, n_in + 1, n_in, end - first, apart, plan[BIAS], scratch, w0 + apart, sw)
+        by_input(
+            slots, start, stride, np.int64(0), n_in + 1, n_in, end - first, apart, plan[BIAS], scratch, w0 + apart, sw
+        )
     sum_rows(scratch, w0, sw, n_in, sw, scratch, w0 + (n_in + 2) * sw)
     updated = t * plan[LISTS] + plan[UPDATED]
-    lists[updated : updated + n_in] = 0
+    fill(lists, updated, n_in, np.int64(0))
     decay, way, rest = 1.0, 0.0, own + plan[REST]
     for k in range(LONGEST_REST):
         scratch[rest + 2 * k], scratch[rest + 2 * k + 1] = decay, way
@@ -110,20 +113,16 @@ def leave_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists, steps)
         if lists[last + k] == 0 and lists[last + sx + k] == 0:
             lists[listed + count], lists[rested + k] = k, steps - lists[updated + k]
             count += 1
-    lists[listed + count : listed + count + AHEAD] = 0
-    if H[MOMENTUM] != 0:
+    fill(lists, listed + count, np.int64(AHEAD), np.int64(0))
+    if plan[SLOTS]:
         vectors = (end - first + lanes - 1) // lanes
-        for v in range(0, vectors, WIDEST):
-            rest_rows(
-                min(WIDEST, vectors - v), lists, listed, listed + count, rested, own + plan[REST],
-                scratch, w0 + v * lanes, sw, apart,
-            )  # fmt: skip
+        rest_rows(vectors, lists, listed, listed + count, rested, own + plan[REST], scratch, w0, sw, apart)
     for k in range(n_in):
         for j in range(sw):
             scratch[w0 + k * sw + j] += scratch[everywhere + j]
-    by_unit(scratch, w0, sw, 0, n_in + 1, n_in, end - first, plan[BIAS], parameters, start, stride)
+    by_unit(scratch, w0, sw, np.int64(0), n_in + 1, n_in, end - first, plan[BIAS], parameters, start, stride)
     if plan[SLOTS]:
-        by_unit(scratch, w0 + apart, sw, 0, n_in + 1, n_in, end - first, plan[BIAS], slots, start, stride)
+        by_unit(scratch, w0 + apart, sw, np.int64(0), n_in + 1, n_in, end - first, plan[BIAS], slots, start, stride)
 
 
 @compiled
@@ -133,19 +132,19 @@ def list_batch(t, plan, table, settings, scratch, lists, buffer, n, steps):
     Of each sample, what is off the background; of the inputs, which are active in any sample, and which of them have to
     be woken: those that were not active in the batch before, whose rows take part in its step.
     """
-    own, part = plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
+    own, mine = plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
     n_in, sx, batch, block, blocks = table[0, N_IN], table[0, STRIDE], plan[BATCH], plan[BLOCK], plan[BLOCKS]
     x0 = own + table[0, INPUT] + buffer * batch * sx
-    words, updated = part + plan[WORDS], part + plan[UPDATED]
+    words, updated = mine + plan[WORDS], mine + plan[UPDATED]
     low, before = words + 2 * buffer * sx, words + 2 * (1 - buffer) * sx
     mark(scratch, x0, sx, min(n, HALF), n_in, lists, low)
     mark(scratch, x0 + HALF * sx, sx, max(n - HALF, 0), n_in, lists, low + sx)
-    active, woken, rested = part + plan[ACTIVE] + buffer * plan[LENGTH], part + plan[WOKEN], part + plan[RESTED]
+    active, woken, rested = mine + plan[ACTIVE] + buffer * plan[LENGTH], mine + plan[WOKEN], mine + plan[RESTED]
     list_inputs(lists, low, before, sx, n_in, block, active, woken, updated, rested, steps)
     for i in range(n):
         list_values(
             x0 + i * sx, n_in, block, plan[BIAS], scratch, own + plan[VALUES] + i * plan[CAPACITY],
-            lists, part + i * plan[CAPACITY], part + plan[STARTS] + i * blocks,
+            lists, mine + i * plan[CAPACITY], mine + plan[STARTS] + i * blocks,
         )  # fmt: skip
         if settings[BACKGROUND] != 0:
             scratch[own + plan[COEFFICIENTS] + buffer * batch + i] = row_sum(scratch, x0 + i * sx, n_in)
@@ -159,21 +158,23 @@ def lazy_sweep(t, plan, table, settings, H, scratch, lists, d0, done, n, steps, 
     The step is from ``done`` samples with their deltas at d0. Either number may be 0. A block of inputs at a time, so
     that its rows are in the first-level cache when the samples' products want them.
     """
-    own, part = plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
+    own, mine = plan[PRIVATE] + t * plan[REGION], t * plan[LISTS]
     n_in, sx, sd, batch, blocks = table[0, N_IN], table[0, STRIDE], table[0, OUT_STRIDE], plan[BATCH], plan[BLOCKS]
     first, end = own_units(t, plan, table[0, N_OUT])
     lanes, apart, old, new = plan[LANES], plan[APART], (steps + 1) % 2, steps % 2
     w0, sw, x0 = own + plan[ROWS_BY_INPUT], 2 * apart, own + table[0, INPUT] + old * batch * sx
-    low, active = part + plan[WORDS] + 2 * old * sx, part + plan[ACTIVE] + old * plan[LENGTH]
-    woken, rested, starts = part + plan[WOKEN], part + plan[RESTED], part + plan[STARTS]
+    low, active = mine + plan[WORDS] + 2 * old * sx, mine + plan[ACTIVE] + old * plan[LENGTH]
+    woken, rested, starts = mine + plan[WOKEN], mine + plan[RESTED], mine + plan[STARTS]
     if done:
-        listed = part + plan[ALWAYS]
+        listed = mine + plan[ALWAYS]
         step_everywhere(plan, own, settings, H, scratch, lists, listed, x0, sx, d0, sd, w0, end - first, old, done)
     if n:
         start_sums(plan, own, settings, scratch, w0 + (n_in + 1) * sw, n_in, z0, sd, new, n)
     vectors, values, capacity = (end - first + lanes - 1) // lanes, own + plan[VALUES], plan[CAPACITY]
-    for v in range(0, vectors, WIDEST):
-        width, d, w = min(WIDEST, vectors - v), d0 + v * lanes, w0 + v * lanes
+    parts = parts_of(vectors)
+    for part in range(parts):
+        v, next_v = vectors * part // parts, vectors * (part + 1) // parts
+        width, d, w = next_v - v, d0 + v * lanes, w0 + v * lanes
         for block in range(blocks):
             begin, stop = active + lists[active + block], active + lists[active + block + 1]
             if 0 < done <= FEW_SAMPLES:
@@ -181,19 +182,15 @@ def lazy_sweep(t, plan, table, settings, H, scratch, lists, d0, done, n, steps, 
                     width, done, lists, begin, stop, scratch, x0, sx, scratch, d, sd, scratch, w, sw, apart, H
                 )
             elif done:
-                step_rows(
-                    width, done, 0, lists, begin, stop, low, sx,
-                    scratch, x0, sx, scratch, d, sd, scratch, w, sw, apart, H,
-                )  # fmt: skip
-            if n and H[MOMENTUM] != 0:
+                step(width, done, np.int64(0), lists, begin, stop, low, sx, scratch, x0, sx, d, sd, w, sw, apart, H)
+            if n and plan[SLOTS]:
                 rest_rows(
                     width, lists, woken + lists[woken + block], woken + lists[woken + block + 1], rested,
                     own + plan[REST], scratch, w, sw, apart,
                 )  # fmt: skip
-            product_rows(
-                width, n, scratch, values, lists, part, capacity, starts + block, blocks,
-                scratch, w, sw, scratch, z0 + v * lanes, sd,
-            )  # fmt: skip
+            block_products(
+                width, n, scratch, values, lists, mine, capacity, starts + block, blocks, w, sw, z0 + v * lanes, sd
+            )
 
 
 @compiled
@@ -202,25 +199,19 @@ def step_everywhere(plan, own, settings, H, scratch, lists, listed, x0, sx, d0, 
     lanes, apart, coefficients, batch = plan[LANES], plan[APART], own + plan[COEFFICIENTS], plan[BATCH]
     sw, bias, everywhere, total = 2 * apart, listed, listed + 1, listed + 2
     k = np.int64(lists[bias])  # the first of the three rows; x is counted from it
-    vectors, word = (units + lanes - 1) // lanes, all_bits(n)
-    for v in range(0, vectors, WIDEST):
-        width, d, w = min(WIDEST, vectors - v), d0 + v * lanes, w0 + v * lanes
+    vectors, word, none = (units + lanes - 1) // lanes, all_bits(n), np.int64(0)
+    parts = parts_of(vectors)
+    for part in range(parts):
+        v, next_v = vectors * part // parts, vectors * (part + 1) // parts
+        width, d, w = next_v - v, d0 + v * lanes, w0 + v * lanes
         if plan[BIAS]:
             x = x0 - 1 - k
-            step_rows(
-                width, n, word, lists, bias, bias + 1, bias, 0, scratch, x, sx, scratch, d, sd, scratch, w, sw, apart, H
-            )
+            step(width, n, word, lists, bias, bias + 1, bias, none, scratch, x, sx, d, sd, w, sw, apart, H)
         if settings[BACKGROUND] != 0:
             x = coefficients + 2 * batch - (k + 1)
-            step_rows(
-                width, n, word, lists, everywhere, total, bias, 0,
-                scratch, x, 1, scratch, d, sd, scratch, w, sw, apart, H,
-            )  # fmt: skip
+            step(width, n, word, lists, everywhere, total, bias, none, scratch, x, np.int64(1), d, sd, w, sw, apart, H)
             x = coefficients + buffer * batch - (k + 2)
-            step_rows(
-                width, n, word, lists, total, total + 1, bias, 0,
-                scratch, x, 1, scratch, d, sd, scratch, w, sw, apart, H,
-            )  # fmt: skip
+            step(width, n, word, lists, total, total + 1, bias, none, scratch, x, np.int64(1), d, sd, w, sw, apart, H)
 
 
 @compiled
@@ -230,7 +221,7 @@ def start_sums(plan, own, settings, scratch, everywhere, n_in, z0, sz, buffer, n
     for i in range(n):
         row = z0 + i * sz
         if background == 0:
-            scratch[row : row + apart] = 0
+            fill(scratch, row, apart, np.int64(0))
             continue
         x = scratch[own + plan[COEFFICIENTS] + buffer * plan[BATCH] + i] + background * scratch.dtype.type(n_in)
         for j in range(apart):

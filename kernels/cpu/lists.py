@@ -9,9 +9,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.target import vector_bits
 from fastmlp.kernels.cpu.team import X86
-from fastmlp.kernels.cpu.tiles import compiled
 from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, int_constant, loop, loop_while, pointer
 
 #: Samples at most: the bits of a word.

@@ -122,11 +122,12 @@ def background(network: Network, X: np.ndarray, samples: int) -> Background | No
     """
     if samples < SPARSE_SAMPLES:
         return None
-    middle = float(np.median(X.reshape(-1)[:: max(X.size // 1000, 1) | 1]))
+    some = X.reshape(-1)[:: max(X.size // 1000, 1) | 1]
+    middle = float(np.partition(some, len(some) // 2)[len(some) // 2])
     if not np.isfinite(middle) or (middle and network.input_scale != 1):
         return None
     rows = X[:: max(len(X) // 100, 1)]
-    share = np.count_nonzero(rows != middle) / rows.size
+    share = int(np.count_nonzero(rows != middle)) / rows.size
     return Background(middle, share) if share <= SPARSE_DENSITY else None
 
 

@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.lists import HALF
 from fastmlp.kernels.cpu.sparse import add_samples, for_width, word_of
 from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
@@ -60,16 +61,6 @@ def _emit_step(m: VectorMath, V: int, word, X, x0, sx, D, d0, sd, W, w0, apart, 
         m.store(m.fma(b.fneg(rate), total, m.load(W, weight)), W, weight)
 
 
-def _emit_rest(m: VectorMath, V: int, W, w0, apart, decay, way) -> None:
-    """V vectors of a row after some steps without a gradient: w ← w - way · v; v ← decay · v."""
-    b = m.builder
-    decay, way = m.spread(decay), m.spread(way)
-    for weight, velocity in zip(*_row(m, V, w0, apart), strict=True):
-        v = m.load(W, velocity)
-        m.store(m.fma(b.fneg(way), v, m.load(W, weight)), W, weight)
-        m.store(b.fmul(decay, v), W, velocity)
-
-
 def _inputs(b: ir.IRBuilder, lists, first, last, body) -> None:
     """Run ``body(k, k of the row to ask for)`` for the inputs k listed from ``first`` to before ``last``."""
 
@@ -109,7 +100,7 @@ def step_rows(
         def emit(V):
             def row(k, later):
                 _ask_for_row(m, V, W, b.add(w0, b.mul(later, sw)), apart)
-                at = b.add(low, k)
+                at = b.select(all_alike, low, b.add(low, k))  # rows that are all alike have no words
                 word = b.select(all_alike, given, word_of(b, lists, at, b.add(at, half), both))
                 place = b.add(w0, b.mul(k, sw))
                 _emit_step(m, V, word, X, b.add(x0, k), sx, D, d0, sd, W, place, apart, rate, momentum)
@@ -192,10 +183,10 @@ def step_rows_few(typing, vectors, n, lists, first, last, X, x0, sx, D, d0, sd, 
 
 @intrinsic
 def rest_rows(typing, vectors, lists, first, last, rested, table, W, w0, sw, apart):
-    """Bring V vectors of each row listed from ``first`` to before ``last`` up to date.
+    """Bring the rows listed from ``first`` to before ``last`` up to date: w ← w - way · v; v ← decay · v.
 
-    Row k has rested as many steps as is written at ``rested`` + k. The table at ``table`` in W gives μᵏ and
-    η (μ + … + μᵏ) for k below `LONGEST_REST`. Two entries after the list are read.
+    Row k has rested as many steps as is written at ``rested`` + k. The table at ``table`` in W gives the decay μᵏ
+    and the way η (μ + … + μᵏ) for k below `LONGEST_REST`. Two entries after the list are read.
     """
     signature = types.void(I, lists, I, I, I, I, W, I, I, I)
 
@@ -205,27 +196,44 @@ def rest_rows(typing, vectors, lists, first, last, rested, table, W, w0, sw, apa
         m = VectorMath(builder, context.get_data_type(kinds[6].dtype))
         lists, W = (pointer(context, builder, kinds[i], a) for i, a in ((1, lists), (6, W)))
 
-        def emit(V):
-            def row(k, later):
-                _ask_for_row(m, V, W, b.add(w0, b.mul(later, sw)), apart)
-                place = b.add(w0, b.mul(k, sw))
+        width = b.mul(vectors, int_constant(m.lanes))
 
-                def turn(state):
-                    steps = b.select(b.icmp_signed("<", state[0], most), state[0], most)
-                    entry = b.add(table, b.add(steps, steps))
-                    decay, way = (b.load(b.gep(W, [at])) for at in (entry, b.add(entry, int_constant(1))))
-                    _emit_rest(m, V, W, place, apart, decay, way)
-                    return [b.sub(state[0], steps)]
+        def row(k, later):
+            place, next_place = (b.add(w0, b.mul(at, sw)) for at in (k, later))
 
-                steps = b.sext(b.load(b.gep(lists, [b.add(rested, k)])), INTP)
-                loop_while(b, [steps], lambda state: b.icmp_signed(">", state[0], int_constant(0)), turn)
+            def turn(state):
+                steps = b.select(b.icmp_signed("<", state[0], most), state[0], most)
+                entry = b.add(table, b.add(steps, steps))
+                decay, way = (m.spread(b.load(b.gep(W, [at]))) for at in (entry, b.add(entry, int_constant(1))))
 
-            _inputs(b, lists, first, last, row)
+                def one_vector(j, _):
+                    _ask_for_row(m, 1, W, b.add(next_place, j), apart)
+                    (weight,), (velocity,) = _row(m, 1, b.add(place, j), apart)
+                    v = m.load(W, velocity)
+                    m.store(m.fma(b.fneg(way), v, m.load(W, weight)), W, weight)
+                    m.store(b.fmul(decay, v), W, velocity)
+                    return []
 
-        for_width(builder, vectors, emit)
+                loop(b, int_constant(0), width, m.lanes, [], one_vector)
+                return [b.sub(state[0], steps)]
+
+            steps = b.sext(b.load(b.gep(lists, [b.add(rested, k)])), INTP)
+            loop_while(b, [steps], lambda state: b.icmp_signed(">", state[0], int_constant(0)), turn)
+
+        _inputs(b, lists, first, last, row)
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@compiled
+def step(
+    vectors, n, word, lists, first, last, low, half, scratch, x0, sx, d0, sd, w0, sw, apart, H
+):  # fmt: skip
+    """`step_rows`, compiled once for all its callers."""
+    step_rows(
+        vectors, n, word, lists, first, last, low, half, scratch, x0, sx, scratch, d0, sd, scratch, w0, sw, apart, H
+    )
 
 
 @intrinsic

@@ -6,7 +6,7 @@ zero in all others, the first layer's products are exact sums over those places 
     z[i, :] = Σₖ ξ[i, k] Wᵀ[k, :] + β Σₖ Wᵀ[k, :]        Gᵀ[k, :] = Σᵢ ξ[i, k] δ[i, :] + β Σᵢ δ[i, :]
 
 For this the layer's weights lie in rows by input while an epoch runs: then a value wants one contiguous row of weights
-and gives to one contiguous row of the gradient, spread over the units, and up to `WIDEST` vectors of units stay in
+and gives to one contiguous row of the gradient, spread over the units, and up to 13 vectors of units stay in
 registers meanwhile.
 
 Forward, a sample is a list of its values ξ and their places, cut into blocks of inputs whose rows of Wᵀ stay in the
@@ -15,27 +15,41 @@ an input is a word of bits that tell which samples of the chunk (64 at most) hav
 is loaded and stored once a chunk.
 """
 
-from functools import partial
-
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.lists import HALF, trailing_zeros
-from fastmlp.kernels.cpu.target import vector_registers
-from fastmlp.kernels.cpu.tiles import compiled
-from fastmlp.kernels.cpu.vectors import INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
+from fastmlp.kernels.cpu.vectors import INTP, VectorMath, int_constant, loop, loop_while, pointer
 
-#: Vectors of units in registers, beside one value in all lanes; what else a product needs comes from memory.
-WIDEST = 13 if vector_registers() == 16 else 16
+#: Numbers of vectors of units that are in registers together, beside one value in all lanes; what else a product needs
+#: comes from memory. Each number is code of its own, so those that others can stand for are left out (`parts_of`).
+WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 13)
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
 
 
-def for_width(builder: ir.IRBuilder, vectors: ir.Value, emit) -> None:
-    """Write ``emit(V)`` for every V from 1 to `WIDEST`, and run that of ``vectors``."""
-    cases(builder, builder.sub(vectors, int_constant(1)), [partial(emit, V) for V in range(1, WIDEST + 1)])
+def for_width(b: ir.IRBuilder, vectors: ir.Value, emit) -> None:
+    """Write ``emit(V)`` for every V of `WIDTHS`, and run that of ``vectors``."""
+    after = b.append_basic_block("any_width")
+    switch = b.switch(vectors, after)
+    for V in WIDTHS:
+        block = b.append_basic_block(f"width{V}")
+        switch.add_case(int_constant(V), block)
+        b.position_at_end(block)
+        emit(V)
+        b.branch(after)
+    b.position_at_end(after)
+
+
+@compiled
+def parts_of(vectors):
+    """Into how many parts so many vectors are split, about equal and each one of `WIDTHS`."""
+    parts = (vectors + 12) // 13
+    smallest, largest = vectors // parts, (vectors + parts - 1) // parts
+    return parts if largest <= 8 or smallest >= 12 else (vectors + 7) // 8
 
 
 # ------------------------------------------------------------------------------------------------------------- products
@@ -164,9 +178,9 @@ def gradient_rows(typing, vectors, n, n_in, X, x0, sx, lists, low, high, D, d0, 
 
 
 @compiled
-def parts_of(vectors):
-    """In how many parts so many vectors pass through the registers."""
-    return (vectors + WIDEST - 1) // WIDEST
+def block_products(vectors, n, scratch, v0, lists, p0, capacity, starts, blocks, b0, sb, z0, sz):
+    """`product_rows`, compiled once for all its callers."""
+    product_rows(vectors, n, scratch, v0, lists, p0, capacity, starts, blocks, scratch, b0, sb, scratch, z0, sz)
 
 
 @compiled
@@ -177,10 +191,7 @@ def add_products(n, n_out, blocks, lanes, scratch, v0, lists, p0, starts, capaci
     for part in range(parts):
         width = vectors * (part + 1) // parts - vectors * part // parts
         for block in range(blocks):
-            product_rows(
-                width, n, scratch, v0, lists, p0, capacity, starts + block, blocks,
-                scratch, b0 + at, sb, scratch, z0 + at, sz,
-            )  # fmt: skip
+            block_products(width, n, scratch, v0, lists, p0, capacity, starts + block, blocks, b0 + at, sb, z0 + at, sz)
         at += width * lanes
 
 
@@ -226,6 +237,13 @@ def sum_rows(typing, A, a0, stride, rows, n, total, t0):
 
 
 @compiled
+def fill(array, start, n, value):
+    """Set n values from ``start`` on. (Assigning to a slice would compile checks and messages with it.)"""
+    for k in range(start, start + n):
+        array[k] = value
+
+
+@compiled
 def by_input(flat, offset, stride, first, last, n_in, n_out, width, bias, scratch, w0, sw):
     """Inputs first … last - 1 of rows by unit to rows by input; the bias is input n_in.
 
@@ -233,7 +251,7 @@ def by_input(flat, offset, stride, first, last, n_in, n_out, width, bias, scratc
     Eight units at a time, so that lines of the cache are used whole.
     """
     for k in range(first, last):
-        scratch[w0 + k * sw + n_out : w0 + k * sw + width] = 0
+        fill(scratch, w0 + k * sw + n_out, width - n_out, np.int64(0))
     for j0 in range(0, n_out, 8):
         for k in range(first, min(last, n_in)):
             for j in range(j0, min(j0 + 8, n_out)):

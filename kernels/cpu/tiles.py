@@ -15,10 +15,10 @@ registers, 4 x 6 with 32 (`fastmlp.kernels.cpu.config`). What is left over at th
 from types import SimpleNamespace
 
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.config import COLUMNS, ROWS
 from fastmlp.kernels.cpu.vectors import INT32, SUM, Vec, VectorMath, cases, int_constant, loop, pointer
 from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES
@@ -262,11 +262,6 @@ def apply_rule(typing, code, H, G, g0, copies, apart, W, S, size, start, stop, s
 
 
 # ------------------------------------------------------------------------------------- loops over tiles, edges included
-def compiled(function):
-    """A piece of the one compiled function of `fastmlp.kernels.cpu.drivers`."""
-    return njit(nogil=True, error_model="numpy")(function)
-
-
 def make_dot(R: int):
     """Compiled: R units against n samples."""
     wide, two, one = dot_tile(R, COLUMNS), dot_tile(R, 2), dot_tile(R, 1)

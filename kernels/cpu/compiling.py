@@ -1,0 +1,75 @@
+"""Functions that are compiled as pieces of one: how they are spared most of what Numba does for each.
+
+Numba takes every compiled function for one that Python may call: it optimises it, with copies of all that it calls, and
+makes machine code of it. Here many small functions, six calls deep, end in the one that Python does call, which would
+then be optimised six times over. A piece is only ever linked into its callers, so nothing is optimised or translated
+but the whole: half the time of a first run.
+
+This reaches into Numba's code generator. Where that is built otherwise than known, all works as ever, and takes longer.
+"""
+
+import threading
+
+from numba import njit
+from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
+
+
+class _Pieces(threading.local):
+    """The pieces that this thread is compiling, each called by the one before."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+
+_pieces = _Pieces()
+
+
+def compiled(function):
+    """A piece of the one compiled function of `fastmlp.kernels.cpu.drivers`; Python can't call it."""
+    dispatcher = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    whole = dispatcher.compile
+
+    def compile_piece(signature):
+        _pieces.names.append(function.__qualname__)
+        try:
+            return whole(signature)
+        finally:
+            _pieces.names.pop()
+
+    dispatcher.compile = compile_piece
+    return dispatcher
+
+
+def _is_piece(library: CPUCodeLibrary) -> bool:
+    return bool(_pieces.names) and library.name == _pieces.names[-1]
+
+
+def _spare_pieces() -> None:
+    """Have Numba's libraries of code leave pieces as they are until they are linked."""
+    names = ("_optimize_final_module", "_finalize_final_module", "_finalize_dynamic_globals")
+    if not all(hasattr(CPUCodeLibrary, name) for name in names) or not hasattr(JITCPUCodegen, "set_env"):
+        return
+    optimise, finish = CPUCodeLibrary._optimize_final_module, CPUCodeLibrary._finalize_final_module
+    set_environment = JITCPUCodegen.set_env
+
+    def optimise_whole(self) -> None:
+        if not _is_piece(self):
+            optimise(self)
+
+    def finish_whole(self) -> None:
+        if not _is_piece(self):
+            finish(self)
+            return
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def set_environment_of_whole(self, name, environment) -> None:
+        if self._engine.is_symbol_defined(name):  # of a piece there is nothing that could be set
+            set_environment(self, name, environment)
+
+    CPUCodeLibrary._optimize_final_module = optimise_whole
+    CPUCodeLibrary._finalize_final_module = finish_whole
+    JITCPUCodegen.set_env = set_environment_of_whole
+
+
+_spare_pieces()
