@@ -650,12 +650,11 @@ def test_networks_that_differ_in_one_thing_may_take_turns(compiled):
         replace(network, bias=False),
         replace(network),
     ]
-    for i, each in enumerate((network, *[one for other in others for one in (other, network)])):
-        for n in (1, 3):
-            problem = random_problem(each, n, i)
-            expected = reference.predict(*problem.arrays[:3])
-            tolerance = 1e-5
-            np.testing.assert_allclose(compiled.predict(*problem.arrays[:3]), expected, tolerance, tolerance, str(each))
+    turns = [network, *(one for other in others for one in (other, network))]
+    for n, (i, each) in product((1, 3), enumerate(turns)):
+        problem = random_problem(each, n, i)
+        outputs, expected = (module.predict(*problem.arrays[:3]) for module in (compiled, reference))
+        np.testing.assert_allclose(outputs, expected, 1e-5, 1e-5, err_msg=f"{each}, n={n}, turn {i}")
 
 
 def test_single_samples_from_several_threads_at_once(compiled):

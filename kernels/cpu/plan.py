@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ctypes import addressof, c_char
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -175,7 +175,7 @@ def set_background(settings: np.ndarray, network: Network, value: float) -> None
     settings[d.BACKGROUND] = value * network.input_scale + network.input_shift
 
 
-_byte_at = c_char.from_buffer
+_byte_at: Callable[[Any], c_char] = c_char.from_buffer  # arrays count as buffers to type checkers from 3.12 on
 
 
 def address(array: np.ndarray) -> int:
