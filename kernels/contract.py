@@ -117,14 +117,14 @@ def check_inputs(network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.
     """
     check_flat("parameters", parameters, network.size, network.dtype)
     n_in, n_out = network.sizes[0], network.sizes[-1]
-    if not len(X):
-        raise ValueError(f"X is empty: {list(X.shape)}; expected at least one sample")
-    if X.ndim != 2 or X.shape[1] != n_in or X.dtype not in _INPUTS or not X.flags.c_contiguous:
+    shape, n = X.shape, len(X)
+    if not n:
+        raise ValueError(f"X is empty: {list(shape)}; expected at least one sample")
+    if shape != (n, n_in) or X.dtype not in _INPUTS or not X.flags.c_contiguous:
         expected = f"C-contiguous {', '.join(INPUT_DTYPES)} [n, {n_in}]"
-        raise ValueError(f"X is {X.dtype} {list(X.shape)}; expected {expected}")
+        raise ValueError(f"X is {X.dtype} {list(shape)}; expected {expected}")
     if Y is None:
         return
-    n = len(X)
     if Y.ndim == 1 and Y.shape == (n,) and Y.dtype == np.int32 and Y.flags.c_contiguous:
         top = max(n_out - 1, 1)
         if Y.min() < 0 or Y.max() > top:

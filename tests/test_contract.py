@@ -41,6 +41,7 @@ from fastmlp import kernels
 from fastmlp.kernels import Network, Rule, State, reference
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.losses import OUTPUTS
+from fastmlp.kernels.network import aligned_zeros
 
 HIDDEN = list(ACTIVATIONS)
 INPUTS = ("uint8", *DTYPES)
@@ -616,6 +617,69 @@ def test_calls_of_all_kinds_in_any_order_do_not_disturb_each_other():
                 np.testing.assert_array_equal(calls[second](), expected[second], f"{second} after {first}, {way}")
 
 
+def test_results_are_the_callers(compiled):
+    """What a call has returned stays as it is, and what becomes of it changes no later answer."""
+    problem = random_problem(Network.build((9, 5, 3), "tanh"), 6)
+    network, parameters, X, Y = problem.arrays
+    for n in (1, 6):
+        calls = {
+            "predict": lambda samples: [compiled.predict(network, parameters, samples)],
+            "feedforward": lambda samples: compiled.feedforward(network, parameters, samples),
+            "backpropagation": lambda samples: [
+                compiled.backpropagation(network, parameters, samples, Y[: len(samples)])[0]
+            ],
+        }
+        for name, call in calls.items():
+            results = call(X[:n])
+            expected = [result.copy() for result in results]
+            call(-X[:n])
+            for result, copy in zip(results, expected, strict=True):
+                np.testing.assert_array_equal(result, copy, f"a later {name} of {n} has changed it")
+                result[:] = np.nan
+            for result, copy in zip(call(X[:n]), expected, strict=True):
+                np.testing.assert_array_equal(result, copy, f"{name} of {n} after its result was overwritten")
+
+
+def test_networks_that_differ_in_one_thing_may_take_turns(compiled):
+    """The plan of the call before is used again for an equal network alone, be it the same object or not."""
+    network = Network.build((9, 5, 3), "tanh", input_scale=0.5)
+    others = [
+        replace(network, input_scale=0.25),
+        replace(network, input_shift=1.0),
+        replace(network, activations=("sigmoid", "softmax")),
+        replace(network, bias=False),
+        replace(network),
+    ]
+    turns = [network, *(one for other in others for one in (other, network))]
+    for n, (i, each) in product((1, 3), enumerate(turns)):
+        problem = random_problem(each, n, i)
+        outputs, expected = (module.predict(*problem.arrays[:3]) for module in (compiled, reference))
+        np.testing.assert_allclose(outputs, expected, 1e-5, 1e-5, err_msg=f"{each}, n={n}, turn {i}")
+
+
+def test_single_samples_from_several_threads_at_once(compiled):
+    """A plan is kept from call to call, but for its own thread."""
+    network = Network.build((50, 30, 4))
+    parameters, wrong, meeting = random_parameters(network), [], threading.Barrier(4, timeout=60)
+
+    def caller(seed: int) -> None:
+        X = random_problem(network, 1, seed).X
+        expected = reference.predict(network, parameters, X)
+        meeting.wait()
+        for _ in range(500):
+            if not np.allclose(compiled.predict(network, parameters, X), expected, 1e-4, 1e-5):
+                wrong.append(seed)
+                return
+
+    callers = [threading.Thread(target=caller, args=(seed,)) for seed in range(4)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in callers)
+    assert not wrong
+
+
 def test_errors_are_optional(compiled):
     """Asking for them changes nothing else."""
     network, rule = Network.build((9, 5, 3)), RULES[1]
@@ -852,6 +916,43 @@ def test_arrays_that_cannot_be_written_need_no_compilation_of_their_own(compiled
         compiled.evaluate(*problem.arrays)
         compiled.backpropagation(*problem.arrays)
         assert compilations() == before, "compiled anew for an array that is read-only"
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_a_single_sample_may_be_read_only(compiled, inputs):
+    problem = random_problem(Network.build((9, 5, 3), **pixels(inputs)), 1, inputs=inputs)
+    expected = compiled.predict(*problem.arrays[:3])
+    before = compilations()
+    problem.parameters.setflags(write=False)
+    problem.X.setflags(write=False)
+    np.testing.assert_array_equal(compiled.predict(*problem.arrays[:3]), expected)
+    assert compilations() == before, "compiled anew for an array that is read-only"
+
+
+def test_parameters_off_the_boundary_are_refused_after_a_good_call_too():
+    """In the same memory and for the same plan; read-only ones are copied on to a boundary, and pass."""
+    cpu, problem = kernels.backend("cpu"), random_problem(Network.build((9, 5, 3)), 1)
+    network, room = problem.network, aligned_zeros(problem.network.size + 1, "float32")
+    for start in (0, 1, 0, 1):
+        parameters = room[start : start + network.size]
+        parameters[:] = problem.parameters
+        if start:
+            with pytest.raises(ValueError, match="parameters is off a 64-byte boundary"):
+                cpu.predict(network, parameters, problem.X)
+            parameters.setflags(write=False)
+        expected = cpu.predict(*problem.arrays[:3])
+        np.testing.assert_array_equal(cpu.predict(network, parameters, problem.X), expected)
+
+
+@pytest.mark.parametrize("dtype", INPUTS)
+def test_addresses(dtype):
+    from fastmlp.kernels.cpu.plan import address
+
+    array = np.zeros((4, 3), dtype)
+    frozen = array[1:].view()
+    frozen.setflags(write=False)
+    for part in (array, array[2:], array[3, 1:], frozen):
+        assert address(part) == part.ctypes.data
 
 
 def test_parameters_that_cannot_be_written_are_not_trained(backend):

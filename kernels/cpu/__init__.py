@@ -21,10 +21,11 @@ def _threads(threads: int | None) -> int:
 
 
 def _targets(network: Network, Y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and dense targets, of which one is empty."""
+    """Labels and dense targets, of which at least one is empty."""
+    nothing = _NOTHING[network.dtype]
     if Y is None:
-        return _NO_LABELS, _NOTHING[network.dtype]
-    return (Y, _NOTHING[network.dtype]) if Y.ndim == 1 else (_NO_LABELS, Y.reshape(-1))
+        return _NO_LABELS, nothing
+    return (_writable(Y), nothing) if Y.ndim == 1 else (_NO_LABELS, _writable(Y.reshape(-1)))
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
@@ -38,7 +39,7 @@ def _writable(array: np.ndarray) -> np.ndarray:
 
 def _aligned(name: str, array: np.ndarray) -> np.ndarray:
     """The array, if it starts on the boundary that vector instructions want; they would end the process otherwise."""
-    if array.size and array.__array_interface__["data"][0] % ALIGNMENT:
+    if array.size and plan.address(array) % ALIGNMENT:
         raise ValueError(f"{name} is off a {ALIGNMENT}-byte boundary; expected an array as Network.zeros gives")
     return array
 
@@ -57,49 +58,55 @@ def _run(
     losses: np.ndarray = _NO_LOSSES,
     errors: np.ndarray = _NO_LOSSES,
     gradients: np.ndarray | None = None,
-) -> np.ndarray:
-    """Run a job on the plan's team; returns what its members found: float64 [members, 8]."""
+) -> None:
+    """Run a job on the plan's team; what its members found is then in the plan."""
     nothing = _NOTHING[network.dtype]
     labels, dense = _targets(network, Y)
-    p.plan[entries.SLOTS] = 0
-    if rule is not None:
+    if rule is None:
+        hyperparameters, p.plan[entries.SLOTS] = nothing, 0
+    else:
+        hyperparameters = plan.hyperparameters(rule, network.dtype, p.members)
         p.plan[[entries.RULE, entries.SLOTS]] = rule.code, rule.slots
         p.settings[[entries.BETA1, entries.BETA2]] = rule.beta1, rule.beta2
-    partial = np.zeros(8 * p.members)
     arguments = (
         p.plan,
         p.table,
         p.settings,
-        nothing if rule is None else plan.hyperparameters(rule, network.dtype, p.members),
+        hyperparameters,
         _aligned("parameters", _writable(parameters)),
         nothing if slots is None else _aligned("state.slots", slots),
-        _writable(order),
-        _writable(labels),
-        _writable(dense),
+        order,
+        labels,
+        dense,
         nothing if out is None else out,
         losses,
         errors,
         p.scratch,
         p.lists,
         nothing if gradients is None else _aligned("gradients", gradients),
-        partial,
+        p.partial,
         p.team,
     )
-
-    def stop() -> None:
-        p.team[team.STOP] = 1
-
-    brief = network.multiply_adds * int(p.plan[entries.SAMPLES]) < BRIEF_WORK
-    team.run(p.members, lambda t: drivers.run(t, job, *arguments), stop, brief)
-    return partial.reshape(p.members, 8)
+    brief = network.multiply_adds * p.plan.item(entries.SAMPLES) < BRIEF_WORK
+    team.run(p.members, lambda t: drivers.run(t, job, *arguments), p.stop, brief)
 
 
 def _plan_by_samples(network: Network, found: plan.Background | None, samples: int, members: int) -> plan.Plan:
     """The plan for so many samples at a time, split by samples."""
     make = plan.by_samples_sparse if found else plan.by_samples
-    p = plan.plans.get(make, network, min(plan.chunk_samples(network), samples), members)
+    rows = 1 if samples == 1 else min(plan.chunk_samples(network), samples)
+    p = plan.plans.get(make, network, rows, members)
     if found:
         plan.set_background(p.settings, network, found.value)
+    return p
+
+
+def _plan_for_one_pass(network: Network, X: np.ndarray, threads: int | None) -> plan.Plan:
+    """The plan for all samples, each taken once; a lone sample is one member's, however large the network."""
+    n = len(X)
+    members = 1 if n == 1 else plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
+    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
+    plan.set_batch(p.plan, X, n, n)
     return p
 
 
@@ -112,31 +119,28 @@ def _plan_by_units(network: Network, found: plan.Background | None, batch: int, 
 
 
 def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y, threads: int | None):
-    """Run an inference job; returns what its members found and the array of results."""
+    """Run an inference job; returns the plan, which has what its members found, and the array of results."""
     check_inputs(network, parameters, X, Y)
-    n = len(X)
-    members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
-    plan.set_batch(p.plan, X.ctypes.data, X, n, n)
-    size = plan.results(p.table, n, every_layer=job == entries.FEEDFORWARD)
-    out = np.empty(0 if job == entries.EVALUATE else size, network.dtype)
-    found = _run(job, network, p, parameters, Y=Y, out=out)
-    return found, out, p.table
+    p = _plan_for_one_pass(network, X, threads)
+    size = plan.results(p.table, len(X), every_layer=job == entries.FEEDFORWARD)
+    out = np.empty(0 if job == entries.EVALUATE else size, parameters.dtype)
+    _run(job, network, p, parameters, Y=Y, out=out)
+    return p, out
 
 
 def feedforward(
     network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None
 ) -> list[np.ndarray]:
     """Activations T [n, units] of every layer after the input."""
-    _, out, table = _infer(entries.FEEDFORWARD, network, parameters, X, None, threads)
+    p, out = _infer(entries.FEEDFORWARD, network, parameters, X, None, threads)
     sizes = network.sizes[1:]
-    starts = table[:, entries.RESULT].tolist()
+    starts = p.table[:, entries.RESULT].tolist()
     return [out[start : start + len(X) * size].reshape(len(X), size) for start, size in zip(starts, sizes, strict=True)]
 
 
 def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
     """Outputs T [n, n_out]."""
-    _, out, _ = _infer(entries.PREDICT, network, parameters, X, None, threads)
+    _, out = _infer(entries.PREDICT, network, parameters, X, None, threads)
     return out.reshape(len(X), network.sizes[-1])
 
 
@@ -144,8 +148,8 @@ def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
     """Mean loss, and the number of samples whose largest output is where it should be."""
-    found, _, _ = _infer(entries.EVALUATE, network, parameters, X, Y, threads)
-    return float(found[:, 0].sum() / len(X)), int(found[:, 1].sum())
+    p, _ = _infer(entries.EVALUATE, network, parameters, X, Y, threads)
+    return float(p.partial[::8].sum() / len(X)), int(p.partial[1::8].sum())
 
 
 def backpropagation(
@@ -153,19 +157,16 @@ def backpropagation(
 ) -> tuple[np.ndarray, float]:
     """Gradients T [network.size] and the mean loss of X and Y as one batch."""
     check_inputs(network, parameters, X, Y)
-    n = len(X)
-    members = plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
-    plan.set_batch(p.plan, X.ctypes.data, X, n, n)
-    gradients = plan.aligned_zeros(members * network.size, network.dtype)
-    found = _run(entries.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
+    n, p = len(X), _plan_for_one_pass(network, X, threads)
+    gradients = plan.aligned_zeros(p.members * network.size, network.dtype)
+    _run(entries.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
     total = network.zeros()
-    gradients.reshape(members, network.size).sum(0, out=total)
+    gradients.reshape(p.members, network.size).sum(0, out=total)
     if network.l2:
         penalty = parameters.dtype.type(network.l2 / n)
         for gradient, weights in zip(network.rows(total), network.rows(parameters), strict=True):
             gradient[:, int(network.bias) :] += penalty * weights[:, int(network.bias) :]
-    return total, float(found[:, 0].sum() / n)
+    return total, float(p.partial[::8].sum() / n)
 
 
 def update_weights(
@@ -215,7 +216,7 @@ def train_epoch(
     else:
         job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, batch_size, members)
         gradients = plan.aligned_zeros(members * network.size, network.dtype)
-    plan.set_batch(p.plan, X.ctypes.data, X, len(order), batch_size, int(state.step[0]))
+    plan.set_batch(p.plan, X, len(order), batch_size, int(state.step[0]))
     _run(
         job,
         network,
@@ -223,7 +224,7 @@ def train_epoch(
         parameters,
         rule=rule,
         slots=state.slots,
-        order=order,
+        order=_writable(order),
         Y=Y,
         losses=losses,
         errors=_NO_LOSSES if errors is None else errors,
