@@ -509,10 +509,12 @@ def test_ctrl_c_in_rows_that_rest_leaves_the_last_finished_epoch(cpu, monkeypatc
         finally:
             left.append(parameters.copy())
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     with monkeypatch.context() as patch, jobs_run() as jobs:
         patch.setattr(team, "run", interrupted)
         patch.setattr(cpu, "train_epoch", watched)
         history = mlp.fit(*many, epochs=1, batch_size=2, optimizer=optimizer)
+    signal.signal(signal.SIGINT, before)
     assert {job[:2] for job in jobs} == {(entries.TRAIN_SMALL, True)}
     assert history.interrupted
     assert len(history) == 0
