@@ -229,7 +229,8 @@ def roofline_figure(result: dict[str, Any]) -> "Figure":
     figure.text(
         0.01,
         0.01,
-        "Bytes are counted as if all came from memory: above the slope, parameters stay in the caches.",
+        "Bytes are counted as if all came from memory: above the slope, parameters stay in the caches. Operations are "
+        "those of\ndense products: above the roof, arithmetic on the samples' background is left out.",
         fontsize=7,
         color="0.4",
     )

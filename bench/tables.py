@@ -228,6 +228,11 @@ def notes(result: dict[str, Any]) -> str:
             f"Ceiling, {dtype}: {number(ceiling['gflops'])} GFLOP/s, the better of NumPy's and PyTorch's product of "
             f"{ceiling['size']:,} × {ceiling['size']:,} matrices on {ceiling['threads']} threads."
         )
+    if result["ceilings"] and any(m["work"]["job"] == "train" for m in measurements):
+        parts.append(
+            "Its share counts the operations of dense products; where most inputs are one background, fastmlp does "
+            "fewer, and can be above the ceiling."
+        )
     labels = sorted({c["label"] for m in measurements for c in m["contenders"].values() if c["family"] == "PyTorch"})
     present = families_of([m for m in measurements if m["work"]["job"] != "lab"])
     for family, text in EXPLAINED.items():
