@@ -1,8 +1,8 @@
 """The numbers that tune the CPU backend (`team.PATIENCE` and `sparse.WIDTHS` stand where they are used).
 
-Measured, on two cores of an AMD EPYC with 256-bit vectors (bench/NOTES.md): the tile's shape there; and that
-`SPARSE_CHUNK` matters little from 16 to 64 and `INPUT_BLOCK` from 32 to 96. All other numbers follow from sizes of
-caches or are estimates that still want measuring; they decide speed, never results beyond rounding.
+Measured, on two cores of an AMD EPYC with 256-bit vectors (bench/NOTES.md): the tile's shape there, `INPUT_BLOCK`, and
+from which batch on splitting by samples is quicker for samples that are mostly background. All other numbers follow
+from sizes of caches or are estimates that still want measuring; they decide speed, never results beyond rounding.
 """
 
 from fastmlp.kernels.cpu.target import vector_registers
@@ -37,7 +37,8 @@ BRIEF_WORK = 1_000_000_000
 FUSED_SAMPLES = 10
 SAMPLE_BYTES = 16 * 1024
 
-#: Inputs of a block of the sparse products: 96 rows of 9 vectors of 256 bits are 27 of a first-level cache's 32 KiB.
+#: Inputs of a block of the sparse products: of 48 to 392, 96 was the quickest, though 13 vectors of all its rows are
+#: 39 KiB; a chunk reads those of its active inputs.
 INPUT_BLOCK = 96
 
 #: Share of inputs off the background up to which they are listed, and the fewest samples in a job: copying the weights

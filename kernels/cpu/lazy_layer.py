@@ -78,15 +78,13 @@ def enter_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists):
     own, apart, all_inputs = plan[PRIVATE] + t * plan[REGION], plan[APART], n_in + 1
     w0, sw, start = own + plan[ROWS_BY_INPUT], 2 * plan[APART], offset + first * stride
     units, bias, none = end - first, plan[BIAS], np.int64(0)
-    fill(scratch, w0, (n_in + 3) * sw, np.int64(0))
+    fill(scratch, w0, (n_in + 3) * sw, none)
     by_input(parameters, start, stride, none, all_inputs, n_in, units, apart, bias, scratch, w0, sw)
     if plan[SLOTS]:
-        by_input(
-            slots, start, stride, np.int64(0), n_in + 1, n_in, end - first, apart, plan[BIAS], scratch, w0 + apart, sw
-        )
+        by_input(slots, start, stride, none, all_inputs, n_in, units, apart, bias, scratch, w0 + apart, sw)
     sum_rows(scratch, w0, sw, n_in, sw, scratch, w0 + (n_in + 2) * sw)
     updated = t * plan[LISTS] + plan[UPDATED]
-    fill(lists, updated, n_in, np.int64(0))
+    fill(lists, updated, n_in, none)
     decay, way, rest = 1.0, 0.0, own + plan[REST]
     for k in range(LONGEST_REST):
         scratch[rest + 2 * k], scratch[rest + 2 * k + 1] = decay, way
@@ -100,12 +98,8 @@ def leave_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists, steps)
     n_in, offset, stride = table[0, N_IN], table[0, OFFSET], table[0, STRIDE]
     first, end = own_units(t, plan, table[0, N_OUT])
     own, apart = plan[PRIVATE] + t * plan[REGION], plan[APART]
-    w0, sw, start, updated = (
-        own + plan[ROWS_BY_INPUT],
-        2 * plan[APART],
-        offset + first * stride,
-        t * plan[LISTS] + plan[UPDATED],
-    )
+    w0, sw, start = own + plan[ROWS_BY_INPUT], 2 * plan[APART], offset + first * stride
+    updated = t * plan[LISTS] + plan[UPDATED]
     everywhere, lanes, sx = w0 + (n_in + 1) * sw, plan[LANES], table[0, STRIDE]
     last = t * plan[LISTS] + plan[WORDS] + 2 * ((steps - 1) % 2) * sx  # its step has just been taken
     listed, rested, count = t * plan[LISTS] + plan[WOKEN], t * plan[LISTS] + plan[RESTED], 0
