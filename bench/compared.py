@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastmlp.compare import FORMAT, counted
+from fastmlp.comparison import FORMAT, counted
 from fastmlp.modelfile import write_then_rename
 
 __all__ = ["BEGIN", "END", "main", "markdown"]
@@ -25,7 +25,7 @@ def markdown(result: dict[str, Any]) -> str:
     Parameters
     ----------
     result : dict
-        As `fastmlp.compare.save` writes it.
+        As `fastmlp.comparison.save` writes it.
 
     Raises
     ------

@@ -337,19 +337,19 @@ def compare(
 
     The defaults are the lab's: batches of 5, learning rate 0.001. Needs PyTorch: pip install 'fastmlp[torch]'
     """
-    from fastmlp import compare as comparison
-    from fastmlp import compare_plots, training_run
+    from fastmlp import compare as comparing
+    from fastmlp import compare_plots, comparison, training_run
 
     with users_mistakes():
         training_run.check_folder(out, (comparison.RESULT_FILE, *compare_plots.FIGURES), comparison.is_comparison)
         settings = comparison.settings_for(models, epochs, seeds, batch_size, learning_rate, device, quick)
-        comparison.check_works(settings)
+        comparing.check_works(settings)
         dataset = training_run.load_data(data, say)
         folder = out if out is not None else training_run.new_folder(dataset, "compare")
     say(f"Comparing on {training_run.data_name(dataset)}: {comparison.in_words(settings, dataset)}")
     try:
-        result = comparison.compare(dataset, settings, say, lambda so_far: comparison.save(so_far, folder))
-    except comparison.NothingCompared as error:
+        result = comparing.compare(dataset, settings, say, lambda so_far: comparison.save(so_far, folder))
+    except comparing.NothingCompared as error:
         raise Mistake(str(error)) from error
     with users_mistakes():
         path = comparison.save(result, folder)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmlp.compare import HIDDEN, SHOWN_IMAGES, Comparison, Row
+from fastmlp.comparison import HIDDEN, SHOWN_IMAGES, Comparison, Row
 from fastmlp.plots import save_figure
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from fastmlp.kernels.updates import Rule, State
 
 INPUT_DTYPES = ("uint8", "float32", "float64")
 _INPUTS = frozenset(map(np.dtype, INPUT_DTYPES))
+_DTYPES = {name: np.dtype(name) for name in (*INPUT_DTYPES, "int64")}
 
 
 class Backend(Protocol):
@@ -90,7 +91,8 @@ def check_flat(name: str, array: np.ndarray, size: int, dtype: str) -> None:
         Saying what was given and what was expected. Compiled code indexes without looking, so this is where a wrong
         array stops.
     """
-    if array.shape != (size,) or array.dtype != dtype or not array.flags.c_contiguous:
+    expected = _DTYPES.get(dtype, dtype)  # to compare with a dtype's name takes half a microsecond
+    if array.shape != (size,) or array.dtype != expected or not array.flags.c_contiguous:
         raise ValueError(f"{name} is {array.dtype} {list(array.shape)}; expected contiguous {dtype} [{size}]")
 
 

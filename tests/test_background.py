@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes import c_double
 from dataclasses import dataclass, replace
 from itertools import product
 from unittest import mock
@@ -117,9 +118,10 @@ def jobs_run() -> Iterator[list[tuple[int, bool, float]]]:
     """Collects, for each member's part of a job: which job, whether rows are by input, and the scaled background."""
     jobs, run = [], drivers.run
 
-    def watched(t, job, p, table, numbers, *rest):
-        jobs.append((job, bool(p[entries.SPARSE]), float(numbers[entries.BACKGROUND])))
-        return run(t, job, p, table, numbers, *rest)
+    def watched(t, job, p, *rest):
+        settings = (c_double * entries.SETTINGS_LENGTH).from_address(int(p[entries.SETTINGS_ARRAY]))
+        jobs.append((job, bool(p[entries.SPARSE]), settings[entries.BACKGROUND]))
+        return run(t, job, p, *rest)
 
     with mock.patch.object(drivers, "run", watched):
         yield jobs

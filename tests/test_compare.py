@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fastmlp import cli, compare, compare_plots, data
-from fastmlp.compare import Comparison, Course, NothingCompared, Parity, Row, Settings
+from fastmlp import cli, compare, compare_contenders, compare_plots, comparison, data
+from fastmlp.compare import NothingCompared
+from fastmlp.comparison import Comparison, Course, Parity, Row, Settings
 
 needs_mnist = pytest.mark.skipif("FASTMLP_DATA" not in os.environ, reason="FASTMLP_DATA names no folder with MNIST")
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,7 +184,7 @@ def test_ctrl_c_keeps_every_epoch_finished(run, tmp_path, monkeypatch, model, ep
         return right(*arguments, **options)
 
     # Before: fastmlp's epochs of the two comparisons in each dtype and of its warming up; PyTorch's trials of threads.
-    trials = 2 * 2 * len({1, compare.cores()})
+    trials = 2 * 2 * len({1, comparison.cores()})
     count = (2 + 1 if model == "mlp" else trials) + 3 + epochs + 1
     monkeypatch.setattr(owner, name, interrupting)
     arguments = ("--data", "digits", "--models", model, "--epochs", 3, "--seeds", 2, "--batch-size", 64)
@@ -292,14 +293,14 @@ def test_figures_of_a_row():
 def test_the_lab_is_the_default():
     settings = Settings()
     assert (settings.epochs, settings.batch_size, settings.learning_rate, settings.momentum) == (5, 5, 0.001, 0.9)
-    quick = compare.settings_for("cnn, mlp", None, 4, 5, 0.001, "cpu", quick=True)
+    quick = comparison.settings_for("cnn, mlp", None, 4, 5, 0.001, "cpu", quick=True)
     assert (quick.models, quick.epochs, quick.seeds, quick.images) == (("cnn", "mlp"), 1, 4, 3000)
 
 
 def test_pytorch_starts_from_the_weights_of_fastmlp():
     digits = data.digits()
-    (preloaded, _), settings = compare.torch_mlp_contenders(digits, Settings()), Settings()
-    mlp = compare.Contender(Row("", "mlp", "numpy"), digits, settings).initial(3)
+    (preloaded, _), settings = compare_contenders.torch_mlp_contenders(digits, Settings()), Settings()
+    mlp = compare_contenders.Contender(Row("", "mlp", "numpy"), digits, settings).initial(3)
     state = preloaded.build(preloaded, 3).state_dict()
     assert np.array_equal(state["layers.0.weight"].numpy(), mlp.weights[0][:, 1:])
     assert np.array_equal(state["layers.1.bias"].numpy(), mlp.weights[1][:, 0])
@@ -310,7 +311,7 @@ def test_pytorchs_threads_and_subnormals_are_put_back():
 
     before = torch.get_num_threads()
     tiny = torch.tensor(1e-40)
-    with compare.torch_threads(1):
+    with compare_contenders.torch_threads(1):
         assert torch.get_num_threads() == 1
         assert (tiny * 1.0).item() == 0
     assert torch.get_num_threads() == before
@@ -323,7 +324,7 @@ def test_the_labs_loop_reads_torchvisions_mnist():
     from torch.utils.data import Subset
 
     mnist = data.mnist()
-    rows = compare.torch_mlp_contenders(compare.first_images(mnist, 100), Settings())
+    rows = compare_contenders.torch_mlp_contenders(compare.first_images(mnist, 100), Settings())
     samples = {contender.row.variant: contender.samples() for contender in rows}
     assert isinstance(samples["dataloader"], Subset)
     assert type(samples["dataloader"].dataset) is torchvision.datasets.MNIST
@@ -431,7 +432,7 @@ def test_the_table_of_the_readme(small, tmp_path, capsys, monkeypatch):
     from fastmlp.bench import compared
 
     result, _, _ = small
-    path, readme = compare.save(result, tmp_path), tmp_path / "README.md"
+    path, readme = comparison.save(result, tmp_path), tmp_path / "README.md"
     readme.write_text(f"before\n{compared.BEGIN}\nold\n{compared.END}\nafter\n")
     assert compared.main([str(readme), str(path), "--check"]) == 1
     assert compared.main([str(readme), str(path)]) == 0
@@ -447,7 +448,15 @@ def test_the_table_of_the_readme(small, tmp_path, capsys, monkeypatch):
         path.write_text(content)
         assert compared.main([str(readme), str(path)]) == 2
         assert message in capsys.readouterr().err
-    compare.save(Comparison(result.data, result.settings), tmp_path)
+    comparison.save(Comparison(result.data, result.settings), tmp_path)
     assert compared.main([str(readme), str(path)]) == 2
     assert "has not come to its end" in capsys.readouterr().err
     assert readme.read_text(encoding="utf-8") == text
+
+
+def test_the_readme_shows_the_committed_comparison(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT)
+    from fastmlp.bench import compared
+
+    result = ROOT / "bench" / "results" / "compare" / "compare.json"
+    assert compared.main([str(ROOT / "README.md"), str(result), "--check"]) == 0, capsys.readouterr().err

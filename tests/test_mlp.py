@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -181,6 +182,24 @@ BAD_INPUTS = [
     (np.zeros((3, 2), complex), "X is complex128"),
     (None, "X is object"),
 ]
+
+
+@pytest.mark.parametrize(("dtype", "batch_size"), [("uint8", 5), ("uint8", 512), ("float32", 512)])
+def test_training_holds_the_data_once(dtype, batch_size):
+    """Beside them: the order, labels, parameters and their state, and scratch, which does not grow with the data."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, (20_000, 784), np.uint8) * (rng.random((20_000, 784)) < 0.2)
+    X, y = X.astype(dtype), rng.integers(0, 10, len(X)).astype(np.int32)
+    mlp = Mlp([784, 100, 10], activation="relu", seed=0, backend="cpu", input_scale=1 / 255)
+    options = {"batch_size": batch_size, "optimizer": Sgd(0.01, momentum=0.9), "progress": False}
+    mlp.fit(X[:1000], y[:1000], **options)  # what is compiled or loaded is not counted
+    tracemalloc.start()
+    try:
+        mlp.fit(X, y, **options)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2_000_000 + 16 * len(X) + 20 * mlp.parameters.nbytes, f"{most:,} bytes; the data have {X.nbytes:,}"
 
 
 @pytest.mark.parametrize(("X", "message"), BAD_INPUTS)

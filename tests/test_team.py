@@ -13,11 +13,7 @@ from numba import config, njit
 from problems import child_environment
 
 from fastmlp.kernels.cpu import team
-from fastmlp.kernels.cpu.team import STOP, WORDS, barrier
-
-
-def new_team():
-    return np.zeros(WORDS, np.int64)
+from fastmlp.kernels.cpu.team import STOP, barrier, new_team
 
 
 def stopper(shared):
@@ -33,24 +29,24 @@ def rounds(shared, written, member, members, count):
     wrong = 0
     for turn in range(1, count + 1):
         written[8 * member] = turn
-        if not barrier(shared, members):
+        if not barrier(member, shared, members):
             return -1
         for other in range(members):
             wrong += written[8 * other] != turn
-        if not barrier(shared, members):
+        if not barrier(member, shared, members):
             return -1
     return wrong
 
 
 @njit(nogil=True)
-def wait_once(shared, members):
-    return barrier(shared, members)
+def wait_once(member, shared, members):
+    return barrier(member, shared, members)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 2 * (os.cpu_count() or 1) + 1])
 def test_nobody_passes_the_barrier_before_all_are_there(members):
     """More members than cores included: a waiting one has to let the others run."""
-    shared, written, wrong = new_team(), np.zeros(8 * members, np.int64), [None] * members
+    shared, written, wrong = new_team(members), np.zeros(8 * members, np.int64), [None] * members
 
     def work(member):
         wrong[member] = rounds(shared, written, member, members, 500)
@@ -84,8 +80,10 @@ def test_only_a_brief_job_of_one_runs_in_the_calling_thread():
 
 def test_stop_ends_members_that_wait():
     """One member never comes; the others leave when told to, and say so."""
-    shared, answers = new_team(), []
-    threads = [threading.Thread(target=lambda: answers.append(wait_once(shared, 3))) for _ in range(2)]
+    shared, answers = new_team(3), []
+    threads = [
+        threading.Thread(target=lambda member=member: answers.append(wait_once(member, shared, 3))) for member in (0, 1)
+    ]
     for thread in threads:
         thread.start()
     time.sleep(0.1)
@@ -98,21 +96,21 @@ def test_stop_ends_members_that_wait():
 
 
 def test_a_team_told_to_stop_passes_no_barrier():
-    shared = new_team()
-    assert wait_once(shared, 1)
+    shared = new_team(1)
+    assert wait_once(0, shared, 1)
     stopper(shared)()
-    assert not wait_once(shared, 1)
+    assert not wait_once(0, shared, 1)
 
 
 @pytest.mark.parametrize("error", [KeyError, MemoryError, SystemExit])
 def test_an_exception_in_one_member_stops_all_and_is_raised(error):
-    shared, answers = new_team(), []
+    shared, answers = new_team(3), []
 
     def work(member):
         if member == 1:
             time.sleep(0.05)  # the others wait at the barrier by now
             raise error("member 1")
-        answers.append(wait_once(shared, 3))
+        answers.append(wait_once(member, shared, 3))
 
     with pytest.raises(error, match="member 1"):
         team.run(3, work, stopper(shared))
@@ -121,7 +119,7 @@ def test_an_exception_in_one_member_stops_all_and_is_raised(error):
 
 def test_a_team_works_again_after_an_exception():
     with pytest.raises(KeyError):
-        team.run(2, {}.__getitem__, stopper(new_team()))
+        team.run(2, {}.__getitem__, stopper(new_team(2)))
     seen = []
     team.run(3, seen.append, pytest.fail)
     assert sorted(seen) == [0, 1, 2]
@@ -132,7 +130,7 @@ def test_teams_of_several_threads_do_not_wait_for_each_other():
     results = []
 
     def caller():
-        shared, written, wrong = new_team(), np.zeros(16, np.int64), [None, None]
+        shared, written, wrong = new_team(2), np.zeros(16, np.int64), [None, None]
 
         def work(member):
             wrong[member] = rounds(shared, written, member, 2, 200)
@@ -154,7 +152,7 @@ def test_an_exception_of_a_lone_member_is_raised():
 
     for brief in (True, False):
         with pytest.raises(KeyError):
-            team.run(1, work, stopper(new_team()), brief)
+            team.run(1, work, stopper(new_team(2)), brief)
 
 
 def test_threads_are_numbas_number_where_none_is_asked_for(monkeypatch):

@@ -7,25 +7,14 @@ import numpy as np
 from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
 from fastmlp.kernels.cpu import cache, drivers, entries, plan, team
 from fastmlp.kernels.cpu.config import BRIEF_WORK, LEAST_SHARE, WORK_PER_STEP, WORK_PER_THREAD
+from fastmlp.kernels.cpu.rows import INPUT_CODES
 from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
-from fastmlp.kernels.network import ALIGNMENT, DTYPES, Network
+from fastmlp.kernels.network import DTYPES, Network
 from fastmlp.kernels.updates import Rule, State
-
-_NO_ORDER, _NO_LABELS = np.zeros(0, np.int64), np.zeros(0, np.int32)
-_NOTHING = {dtype: np.zeros(0, dtype) for dtype in ("float32", "float64")}
-_NO_LOSSES = np.zeros(0)
 
 
 def _threads(threads: int | None) -> int:
     return team.most_threads() if threads is None else threads
-
-
-def _targets(network: Network, Y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and dense targets, of which at least one is empty."""
-    nothing = _NOTHING[network.dtype]
-    if Y is None:
-        return _NO_LABELS, nothing
-    return (_writable(Y), nothing) if Y.ndim == 1 else (_NO_LABELS, _writable(Y.reshape(-1)))
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
@@ -37,58 +26,30 @@ def _writable(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _aligned(name: str, array: np.ndarray) -> np.ndarray:
-    """The array, if it starts on the boundary that vector instructions want; they would end the process otherwise."""
-    if array.size and plan.address(array) % ALIGNMENT:
-        raise ValueError(f"{name} is off a {ALIGNMENT}-byte boundary; expected an array as Network.zeros gives")
-    return array
-
-
 def _run(
     job: int,
     network: Network,
     p: plan.Plan,
     parameters: np.ndarray,
-    *,
+    arrays: dict[int, np.ndarray],
     rule: Rule | None = None,
-    slots: np.ndarray | None = None,
-    order: np.ndarray = _NO_ORDER,
-    Y: np.ndarray | None = None,
-    out: np.ndarray | None = None,
-    losses: np.ndarray = _NO_LOSSES,
-    errors: np.ndarray = _NO_LOSSES,
-    gradients: np.ndarray | None = None,
 ) -> None:
-    """Run a job on the plan's team; what its members found is then in the plan."""
-    nothing = _NOTHING[network.dtype]
-    labels, dense = _targets(network, Y)
-    if rule is None:
-        hyperparameters, p.plan[entries.SLOTS] = nothing, 0
-    else:
-        hyperparameters = plan.hyperparameters(rule, network.dtype, p.members)
+    """Run a job on the plan's team, with arrays by their entry in the plan; what its members found is then in it."""
+    parameters = _writable(parameters)
+    plan.aligned("parameters", parameters)
+    p.plan[entries.SLOTS] = 0
+    if rule is not None:
         p.plan[[entries.RULE, entries.SLOTS]] = rule.code, rule.slots
         p.settings[[entries.BETA1, entries.BETA2]] = rule.beta1, rule.beta2
-    arguments = (
-        p.plan,
-        p.table,
-        p.settings,
-        hyperparameters,
-        _aligned("parameters", _writable(parameters)),
-        nothing if slots is None else _aligned("state.slots", slots),
-        order,
-        labels,
-        dense,
-        nothing if out is None else out,
-        losses,
-        errors,
-        p.scratch,
-        p.lists,
-        nothing if gradients is None else _aligned("gradients", gradients),
-        p.partial,
-        p.team,
-    )
+        arrays[entries.HYPERPARAMETERS_ARRAY] = plan.hyperparameters(rule, network.dtype, p.members)
+    p.find(arrays)
     brief = network.multiply_adds * p.plan.item(entries.SAMPLES) < BRIEF_WORK
-    team.run(p.members, lambda t: drivers.run(t, job, *arguments), p.stop, brief)
+    team.run(p.members, lambda t: drivers.run(t, job, p.plan, parameters), p.stop, brief)
+
+
+def _targets(Y: np.ndarray) -> dict[int, np.ndarray]:
+    """Labels or dense targets, by their entry in the plan."""
+    return {entries.LABELS_ARRAY if Y.ndim == 1 else entries.DENSE_ARRAY: Y}
 
 
 def _plan_by_samples(network: Network, found: plan.Background | None, samples: int, members: int) -> plan.Plan:
@@ -118,13 +79,19 @@ def _plan_by_units(network: Network, found: plan.Background | None, batch: int, 
     return p
 
 
-def _infer(job: int, network: Network, parameters: np.ndarray, X: np.ndarray, Y, threads: int | None):
-    """Run an inference job; returns the plan, which has what its members found, and the array of results."""
-    check_inputs(network, parameters, X, Y)
+def _infer(
+    job: int,
+    network: Network,
+    parameters: np.ndarray,
+    X: np.ndarray,
+    threads: int | None,
+) -> tuple[plan.Plan, np.ndarray]:
+    """Run a prediction; returns the plan and the array of results."""
+    check_inputs(network, parameters, X)
     p = _plan_for_one_pass(network, X, threads)
     size = plan.results(p.table, len(X), every_layer=job == entries.FEEDFORWARD)
-    out = np.empty(0 if job == entries.EVALUATE else size, parameters.dtype)
-    _run(job, network, p, parameters, Y=Y, out=out)
+    out = np.empty(size, parameters.dtype)
+    _run(job, network, p, parameters, {entries.OUT_ARRAY: out})
     return p, out
 
 
@@ -132,15 +99,28 @@ def feedforward(
     network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None
 ) -> list[np.ndarray]:
     """Activations T [n, units] of every layer after the input."""
-    p, out = _infer(entries.FEEDFORWARD, network, parameters, X, None, threads)
+    p, out = _infer(entries.FEEDFORWARD, network, parameters, X, threads)
     sizes = network.sizes[1:]
     starts = p.table[:, entries.RESULT].tolist()
     return [out[start : start + len(X) * size].reshape(len(X), size) for start, size in zip(starts, sizes, strict=True)]
 
 
+def _predict_one(network: Network, parameters: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Outputs T [1, n_out] of a lone sample, which take microseconds: by a plan that only wants to know where it is."""
+    check_inputs(network, parameters, X)
+    parameters = _writable(parameters)
+    plan.aligned("parameters", parameters)
+    p, out = plan.plans.for_one(network)
+    p.plan[entries.ADDRESS], p.plan[entries.INPUT_CODE] = plan.address(X), INPUT_CODES[X.dtype]
+    drivers.run(0, entries.PREDICT, p.plan, parameters)
+    return out.copy()
+
+
 def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
     """Outputs T [n, n_out]."""
-    _, out = _infer(entries.PREDICT, network, parameters, X, None, threads)
+    if len(X) == 1 and network.multiply_adds < BRIEF_WORK:
+        return _predict_one(network, parameters, X)
+    _, out = _infer(entries.PREDICT, network, parameters, X, threads)
     return out.reshape(len(X), network.sizes[-1])
 
 
@@ -148,7 +128,9 @@ def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
     """Mean loss, and the number of samples whose largest output is where it should be."""
-    p, _ = _infer(entries.EVALUATE, network, parameters, X, Y, threads)
+    check_inputs(network, parameters, X, Y)
+    p = _plan_for_one_pass(network, X, threads)
+    _run(entries.EVALUATE, network, p, parameters, _targets(Y))
     return float(p.partial[::8].sum() / len(X)), int(p.partial[1::8].sum())
 
 
@@ -159,7 +141,7 @@ def backpropagation(
     check_inputs(network, parameters, X, Y)
     n, p = len(X), _plan_for_one_pass(network, X, threads)
     gradients = plan.aligned_zeros(p.members * network.size, network.dtype)
-    _run(entries.GRADIENT, network, p, parameters, Y=Y, gradients=gradients)
+    _run(entries.GRADIENT, network, p, parameters, {**_targets(Y), entries.GRADIENTS_ARRAY: gradients})
     total = network.zeros()
     gradients.reshape(p.members, network.size).sum(0, out=total)
     if network.l2:
@@ -180,7 +162,8 @@ def update_weights(
     network = Network.build([1, 1], loss="mean_squared_error", dtype=str(parameters.dtype))
     p = plan.by_samples(network, 1, 1)
     p.plan[[entries.SIZE, entries.STEP]] = len(parameters), state.step[0]
-    _run(entries.UPDATE, network, p, parameters, rule=rule, slots=state.slots, gradients=gradients)
+    arrays = {entries.SLOTS_ARRAY: state.slots, entries.GRADIENTS_ARRAY: gradients}
+    _run(entries.UPDATE, network, p, parameters, arrays, rule)
     state.step += 1
 
 
@@ -208,28 +191,22 @@ def train_epoch(
     least = WORK_PER_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
     members = plan.members_for(network, batch_size, _threads(threads), least)
     losses = np.zeros(-(-len(order) // batch_size))
+    arrays = {
+        **_targets(Y),
+        entries.SLOTS_ARRAY: state.slots,
+        entries.ORDER_ARRAY: order,
+        entries.LOSSES_ARRAY: losses,
+    }
     if errors is not None:
         check_flat("errors", errors, len(losses), "float64")
+        arrays[entries.ERRORS_ARRAY] = errors
     if plan.is_small(batch_size, members, found is not None, resting):
         job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)
-        gradients = None
     else:
         job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, batch_size, members)
-        gradients = plan.aligned_zeros(members * network.size, network.dtype)
+        arrays[entries.GRADIENTS_ARRAY] = plan.aligned_zeros(members * network.size, network.dtype)
     plan.set_batch(p.plan, X, len(order), batch_size, int(state.step[0]))
-    _run(
-        job,
-        network,
-        p,
-        parameters,
-        rule=rule,
-        slots=state.slots,
-        order=_writable(order),
-        Y=Y,
-        losses=losses,
-        errors=_NO_LOSSES if errors is None else errors,
-        gradients=gradients,
-    )
+    _run(job, network, p, parameters, arrays, rule)
     state.step += len(losses)
     return losses
 

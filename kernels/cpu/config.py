@@ -13,8 +13,9 @@ COLUMNS = 3 if vector_registers() == 16 else 6
 
 #: Bytes of rows that a member works on at a time in large batches and inference: half of a 512 KiB second-level cache.
 CHUNK_BYTES = 256 * 1024
-#: Fewest and most samples of such a chunk.
-CHUNK_SAMPLES = (16, 256)
+#: Fewest and most samples of such a chunk. Fewer would have gradients of wide layers read and written too often: with 16
+#: [784, 1000, 1000, 10] took up to a third longer at batch 128 and 512 (bench/NOTES.md).
+CHUNK_SAMPLES = (64, 256)
 
 #: Batches of at most this many samples for each member are split by units, larger ones by samples.
 SMALL_BATCH = 32
@@ -36,6 +37,9 @@ BRIEF_WORK = 1_000_000_000
 #: goes by blocks of columns so narrow that the samples' part of one, of so many bytes, stays in the first-level cache.
 FUSED_SAMPLES = 10
 SAMPLE_BYTES = 16 * 1024
+
+#: Bytes of weights, in a block of columns of a layer, over which all samples pass for the delta of the layer below.
+WEIGHT_BYTES = 128 * 1024
 
 #: Inputs of a block of the sparse products: of 48 to 392, 96 was the quickest, though 13 vectors of all its rows are
 #: 39 KiB; a chunk reads those of its active inputs.

@@ -19,11 +19,14 @@ elements of ``scratch``; l is a layer of weights from 0, D its delta, S its slop
 import math
 
 import numpy as np
+from numba import carray
+from numba.core import types
+from numba.extending import intrinsic
 
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.compiling import compiled
-from fastmlp.kernels.cpu.config import COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES
+from fastmlp.kernels.cpu.config import COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES, WEIGHT_BYTES
 from fastmlp.kernels.cpu.entries import (
     ADDRESS,
     BATCH,
@@ -35,22 +38,32 @@ from fastmlp.kernels.cpu.entries import (
     CORRECTION2,
     DECAY,
     DELTA,
+    DENSE_ARRAY,
+    ERRORS_ARRAY,
     EVALUATE,
     GRADIENT,
     GRADIENT_BY_INPUT,
+    GRADIENTS_ARRAY,
     H_LENGTH,
+    HYPERPARAMETERS_ARRAY,
     INPUT,
     INPUT_CODE,
     L2,
+    LABELS_ARRAY,
     LANES,
     LAYERS,
+    LISTS_ARRAY,
     LOSS,
+    LOSSES_ARRAY,
     MATRIX,
     MEMBERS,
+    ORDER_ARRAY,
+    OUT_ARRAY,
     OUT_STRIDE,
     OUTPUT,
     OUTPUT_SLOPES,
     PARTIAL,
+    PARTIAL_ARRAY,
     PREDICT,
     PRIVATE,
     PROBABILITIES,
@@ -60,14 +73,20 @@ from fastmlp.kernels.cpu.entries import (
     RULE,
     SAMPLES,
     SCALE,
+    SCRATCH_ARRAY,
+    SETTINGS_ARRAY,
     SHIFT,
     SIZE,
     SLOPES,
     SLOTS,
+    SLOTS_ARRAY,
     SPARSE,
     STEP,
     SUMS,
+    TABLE_ARRAY,
+    TABLE_COLUMNS,
     TARGETS,
+    TEAM_ARRAY,
     TRAIN_LARGE,
     TRAIN_SMALL,
     UPDATE,
@@ -190,7 +209,22 @@ def squared_errors(plan, table, scratch, p0, t0, n):
 
 @compiled
 def delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, start, stop):
-    """Delta of layer - 1 for n samples, columns start … stop - 1: the layer's delta times its weights times slopes."""
+    """Delta of layer - 1 for n samples, columns start … stop - 1: the layer's delta times its weights times slopes.
+
+    By blocks of columns whose weights stay in the second-level cache while all samples pass over them.
+    """
+    tile = COLUMNS * plan[LANES]
+    width = max(1, WEIGHT_BYTES // (table[layer, N_OUT] * scratch.itemsize) // tile) * tile
+    column = start
+    while column < stop:
+        end = min(column + width, stop)
+        delta_block(plan, table, layer, parameters, scratch, d0, s0, e0, n, column, end)
+        column = end
+
+
+@compiled
+def delta_block(plan, table, layer, parameters, scratch, d0, s0, e0, n, start, stop):
+    """`delta_below` for a block of columns."""
     n_out, offset, stride = table[layer, N_OUT], table[layer, OFFSET], table[layer, STRIDE]
     sd, se, lanes = table[layer, OUT_STRIDE], table[layer - 1, OUT_STRIDE], plan[LANES]
     i = 0
@@ -386,7 +420,7 @@ def train_small(
                 if plan[SPARSE]:
                     n_next = min(batch, samples - place)
                     list_batch(t, plan, table, settings, scratch, lists, (s + 1) % 2, n_next, s + 1)
-            if (layer != last - 1 or not by_columns) and not barrier(team, members):
+            if (layer != last - 1 or not by_columns) and not barrier(t, team, members):
                 return
         if s == steps:
             if plan[SPARSE]:
@@ -412,7 +446,7 @@ def train_small(
             e0 = table[layer - 1, DELTA] + (own if layer == 1 else 0)
             delta_below(plan, table, layer, parameters, scratch, d0, table[layer - 1, SLOPES], e0, n, first, end)
             d0 = e0
-            if layer > 1 and not barrier(team, members):
+            if layer > 1 and not barrier(t, team, members):
                 return
         done = n
 
@@ -527,7 +561,7 @@ def find_gradient(
     """Member t's part of the gradient of all samples as one batch."""
     if plan[SPARSE]:
         enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
-        if not barrier(team, plan[MEMBERS]):
+        if not barrier(t, team, plan[MEMBERS]):
             return
     partial[8 * t], _ = batch_gradient(
         t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, np.int64(0),
@@ -560,7 +594,7 @@ def train_large(
     members, batch, samples = plan[MEMBERS], plan[BATCH], plan[SAMPLES]
     if plan[SPARSE]:
         enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
-        if not barrier(team, members):
+        if not barrier(t, team, members):
             return
     for s in range((samples + batch - 1) // batch):
         n = min(batch, samples - s * batch)
@@ -568,7 +602,7 @@ def train_large(
             t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, s * batch, n,
             len(errors) > 0,
         )  # fmt: skip
-        if not barrier(team, members):
+        if not barrier(t, team, members):
             return
         if t == 0:
             total, squares = 0.0, 0.0
@@ -582,7 +616,7 @@ def train_large(
         update_rows(t, plan, table, H, parameters, slots, gradients)
         if plan[SPARSE]:
             first_update(t, plan, table, settings, H, scratch)
-        if not barrier(team, members):
+        if not barrier(t, team, members):
             return
     if plan[SPARSE]:
         leave_rows_by_input(t, plan, table, parameters, slots, scratch)
@@ -619,7 +653,7 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
     loss, hits = 0.0, 0
     if plan[SPARSE]:
         enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
-        if not barrier(team, members):
+        if not barrier(t, team, members):
             return
         first_start(t, plan, settings, scratch)
     i, high = samples * t // members, samples * (t + 1) // members
@@ -649,18 +683,40 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
 
 
 # ----------------------------------------------------------------------------------------------------- the one function
+@intrinsic
+def pointer_at(typing, address, kind):
+    """An address as a pointer to numbers of that kind."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(kind.dtype)(types.intp, kind), generate
+
+
+@compiled
+def array_of(plan, entry, kind):
+    """The array of which the plan has address and length."""
+    return carray(pointer_at(plan[entry], kind), (plan[entry + 1],))
+
+
 @cached
-def run(
-    t, job, plan, table, settings, hyperparameters, parameters, slots, order, labels, dense, out,
-    losses, errors, scratch, lists, gradients, partial, team,
-):  # fmt: skip
+def run(t, job, plan, parameters):
     """What member t of a team does of a job.
 
     All jobs are one compiled function a dtype: compiled once, kept in one file of the cache, and the same for every
-    network, loss and rule, which it reads from the plan.
+    network, loss and rule, which it reads from the plan. So it finds all arrays but the parameters, for to hand an
+    array over from Python takes a good part of the time of a prediction.
     """
+    table = carray(pointer_at(plan[TABLE_ARRAY], np.int64), (plan[LAYERS], TABLE_COLUMNS))
+    order, team = array_of(plan, ORDER_ARRAY, np.int64), array_of(plan, TEAM_ARRAY, np.int64)
+    labels, lists = array_of(plan, LABELS_ARRAY, np.int32), array_of(plan, LISTS_ARRAY, np.int32)
+    settings, partial = array_of(plan, SETTINGS_ARRAY, np.float64), array_of(plan, PARTIAL_ARRAY, np.float64)
+    losses, errors = array_of(plan, LOSSES_ARRAY, np.float64), array_of(plan, ERRORS_ARRAY, np.float64)
+    scratch, slots = array_of(plan, SCRATCH_ARRAY, parameters.dtype), array_of(plan, SLOTS_ARRAY, parameters.dtype)
+    dense, out = array_of(plan, DENSE_ARRAY, parameters.dtype), array_of(plan, OUT_ARRAY, parameters.dtype)
+    gradients = array_of(plan, GRADIENTS_ARRAY, parameters.dtype)
+    H = array_of(plan, HYPERPARAMETERS_ARRAY, parameters.dtype)[t * H_LENGTH : (t + 1) * H_LENGTH]
     unit = flush_subnormals()
-    H = hyperparameters[t * H_LENGTH : (t + 1) * H_LENGTH]
     if job == TRAIN_SMALL:
         train_small(
             t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team

@@ -61,6 +61,27 @@ TABLE_COLUMNS = 11
     PLAN_LENGTH,
 ) = range(49)
 
+#: Arrays that are found through the plan: after its own entries come, for each, its address and its length. First those
+#: that a plan keeps, then those of a job (0, 0 where it has none).
+(
+    TABLE_ARRAY,
+    SETTINGS_ARRAY,
+    SCRATCH_ARRAY,
+    LISTS_ARRAY,
+    PARTIAL_ARRAY,
+    TEAM_ARRAY,
+    HYPERPARAMETERS_ARRAY,
+    SLOTS_ARRAY,
+    ORDER_ARRAY,
+    LABELS_ARRAY,
+    DENSE_ARRAY,
+    OUT_ARRAY,
+    LOSSES_ARRAY,
+    ERRORS_ARRAY,
+    GRADIENTS_ARRAY,
+    AFTER_ARRAYS,
+) = range(PLAN_LENGTH, PLAN_LENGTH + 31, 2)
+
 #: Entries of the settings, float64.
 SCALE, SHIFT, BACKGROUND, L2, BETA1, BETA2, SETTINGS_LENGTH = range(7)
 

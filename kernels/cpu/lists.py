@@ -18,8 +18,9 @@ from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, int_constant, l
 MOST_SAMPLES = 64
 #: Of those, the ones whose bits fill a 32-bit lane; a word is kept in two halves.
 HALF = 32
-#: Whether lanes can be brought to the front by a permutation from a table.
+#: Whether lanes can be brought to the front by a permutation from a table, or by an instruction of their own.
 HAS_TABLE = X86 and vector_bits() == 256
+HAS_COMPRESS = X86 and vector_bits() == 512
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
 
@@ -38,7 +39,7 @@ def compress(typing, X, x0, n, base, values, v0, places, p0):
         kinds = signature.args
         X, values, places = (pointer(context, builder, kinds[i], a) for i, a in ((0, X), (4, values), (6, places)))
         m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
-        pack = _pack_by_table if HAS_TABLE else _pack_by_scalars
+        pack = _pack_by_table if HAS_TABLE else _pack_by_compress if HAS_COMPRESS else _pack_by_scalars
 
         def turn(k, counts):
             x = m.load(X, builder.add(x0, k))
@@ -58,10 +59,14 @@ def trailing_zeros(builder: ir.IRBuilder, word: ir.Value) -> ir.Value:
     return builder.call(function, [word, ir.Constant(ir.IntType(1), 1)])
 
 
+def _not_zero(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Which lanes are not zero."""
+    return m.builder.fcmp_unordered("!=", x, m.constant(0))
+
+
 def _bits(m: VectorMath, x: ir.Value) -> ir.Value:
     """A bit for each lane that is not zero, as an integer."""
-    mask = m.builder.fcmp_unordered("!=", x, m.constant(0))
-    return m.builder.zext(m.builder.bitcast(mask, ir.IntType(m.lanes)), INTP)
+    return m.builder.zext(m.builder.bitcast(_not_zero(m, x), ir.IntType(m.lanes)), INTP)
 
 
 def _population(builder: ir.IRBuilder, word: ir.Value) -> ir.Value:
@@ -123,6 +128,22 @@ def _table(module: ir.Module, name: str, numbers: list[int]) -> ir.Value:
         table.initializer = ir.Constant(kind, bytearray(numbers))
         table.linkage, table.global_constant, table.align = "internal", True, 64
     return module.globals[name].bitcast(ir.IntType(8).as_pointer())
+
+
+def _pack_by_compress(m: VectorMath, x, bits, X, at, first, values, places, v0, p0, count) -> None:
+    """AVX-512 has an instruction for it (LLVM writes one by one what other CPUs have none for)."""
+    b, lanes, mask = m.builder, m.lanes, _not_zero(m, x)
+
+    def front(vector: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(vector.type, [vector.type, mask.type, vector.type])
+        name = f"llvm.experimental.vector.compress.v{lanes}{vector.type.element}"
+        function = cgutils.get_or_insert_function(b.module, kind, name)
+        return b.call(function, [vector, mask, ir.Constant(vector.type, [0] * lanes)])
+
+    whole = ir.VectorType(ir.IntType(m.bits), lanes)  # LLVM 22 fails on floats where there is no instruction
+    m.store(b.bitcast(front(b.bitcast(x, whole)), m.type), values, b.add(v0, count), aligned=False)
+    numbers = ir.Constant(ir.VectorType(INT32, lanes), list(range(lanes)))
+    _store_places(b, front(numbers), first, places, b.add(p0, count))
 
 
 def _pack_by_scalars(m: VectorMath, x, bits, X, at, first, values, places, v0, p0, count) -> None:

@@ -24,7 +24,7 @@ from fastmlp.kernels.cpu.lists import MOST_SAMPLES
 from fastmlp.kernels.cpu.resting import AHEAD, LONGEST_REST
 from fastmlp.kernels.cpu.rows import INPUT_CODES
 from fastmlp.kernels.cpu.target import vector_bits
-from fastmlp.kernels.cpu.team import STOP, WORDS
+from fastmlp.kernels.cpu.team import STOP, new_team
 from fastmlp.kernels.network import ALIGNMENT, N_OUT, STRIDE, Network, aligned_zeros, row_stride
 from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES, Rule
 
@@ -37,6 +37,7 @@ class _Plans(threading.local):
     def __init__(self) -> None:
         self.kept: dict[tuple, Plan] = {}
         self.last: tuple[tuple, Plan] | tuple[None, None] = (None, None)
+        self.one: tuple[Network, Plan, np.ndarray] | None = None
 
     def get(self, make: "Callable[[Network, int, int], Plan]", network: Network, rows: int, members: int) -> "Plan":
         """The plan that ``make`` gives for these arguments, new or kept."""
@@ -50,6 +51,16 @@ class _Plans(threading.local):
                 del self.kept[next(iter(self.kept))]
         plan.team.fill(0)
         return plan
+
+    def for_one(self, network: Network) -> "tuple[Plan, np.ndarray]":
+        """The plan for predicting one sample, all but where it lies and its dtype; and where its outputs go."""
+        if self.one is None or self.one[0] is not network:
+            plan, out = by_samples(network, 1, 1), np.zeros((1, network.sizes[-1]), network.dtype)
+            results(plan.table, 1, every_layer=False)
+            plan.plan[[d.SAMPLES, d.BATCH]] = 1
+            plan.find({d.OUT_ARRAY: out})
+            self.one = network, plan, out
+        return self.one[1:]
 
 
 class _Space:
@@ -97,11 +108,30 @@ class Plan:
     members: int
     lists: np.ndarray
     settings: np.ndarray
-    team: np.ndarray = field(default_factory=lambda: np.zeros(WORDS, np.int64))
+    team: np.ndarray = field(init=False)
     partial: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.partial = np.zeros(8 * self.members)
+        self.team, self.partial = new_team(self.members), np.zeros(8 * self.members)
+        kept = {
+            d.TABLE_ARRAY: self.table,
+            d.SETTINGS_ARRAY: self.settings,
+            d.SCRATCH_ARRAY: self.scratch,
+            d.LISTS_ARRAY: self.lists,
+            d.PARTIAL_ARRAY: self.partial,
+            d.TEAM_ARRAY: self.team,
+        }
+        for entry, array in kept.items():
+            if array.size:
+                self.plan[entry], self.plan[entry + 1] = address(array), array.size
+
+    def find(self, arrays: dict[int, np.ndarray]) -> None:
+        """Say in the plan where a job's arrays are, by their entries; who calls keeps them until the job is done."""
+        self.plan[d.HYPERPARAMETERS_ARRAY : d.AFTER_ARRAYS] = 0
+        for entry, array in arrays.items():
+            if array.size:
+                place = aligned(MUST_BE_ALIGNED[entry], array) if entry in MUST_BE_ALIGNED else address(array)
+                self.plan[entry], self.plan[entry + 1] = place, array.size
 
     def stop(self) -> None:
         """Tell all members to leave at their next barrier."""
@@ -160,7 +190,7 @@ def is_small(batch: int, members: int, sparse: bool = False, resting: bool = Fal
 
 def new_plan(network: Network, members: int) -> tuple[np.ndarray, np.ndarray]:
     """Plan and table with what does not depend on the job."""
-    plan = np.zeros(d.PLAN_LENGTH, np.int64)
+    plan = np.zeros(d.AFTER_ARRAYS, np.int64)
     plan[[d.MEMBERS, d.LAYERS, d.BIAS, d.LOSS]] = members, network.layers, network.bias, network.loss_code
     plan[d.SIZE] = network.size
     plan[d.LANES] = vector_bits() // 8 // np.dtype(network.dtype).itemsize
@@ -187,6 +217,18 @@ def address(array: np.ndarray) -> int:
     if array.flags.writeable:
         return addressof(_byte_at(array))
     return array.__array_interface__["data"][0]
+
+
+#: Of the arrays that are given, those that vector instructions read and write; and what to call them.
+MUST_BE_ALIGNED = {d.SLOTS_ARRAY: "state.slots", d.GRADIENTS_ARRAY: "gradients"}
+
+
+def aligned(name: str, array: np.ndarray) -> int:
+    """The address, if it is on the boundary that vector instructions want; they would end the process otherwise."""
+    place = address(array)
+    if place % ALIGNMENT:
+        raise ValueError(f"{name} is off a {ALIGNMENT}-byte boundary; expected an array as Network.zeros gives")
+    return place
 
 
 def set_batch(plan: np.ndarray, X: np.ndarray, samples: int, batch: int, step: int = 0) -> None:

@@ -8,12 +8,15 @@ threads, without which a spinning barrier never ends. Waking threads of our own 
 and has none of these.
 """
 
+import ctypes
 import os
 import platform
+import struct
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import cache
 
+import numpy as np
 from llvmlite import ir
 from numba import config, njit
 from numba.core import cgutils, types
@@ -25,12 +28,23 @@ I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwi
 X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 ARM = platform.machine().lower() in ("aarch64", "arm64")
 
-#: Words of a team's shared array, a cache line apart: members that have arrived, barriers passed, and whether to stop.
-ARRIVED, PASSED, STOP, WORDS = 0, 8, 16, 24
-#: Looks at the barrier before a waiting thread offers its core to others: 0.1 to 0.2 ms, some hundred times a step's
-#: usual wait. A member that is late by more has lost its core. Offering sooner is worse where other processes want the
-#: cores: they get a whole time slice (3 ms) for every wait, and a step takes a hundred times as long.
+#: Words of a team's shared array, a cache line apart: members that have arrived, barriers passed, whether to stop,
+#: members that sleep; then, for each member, on which core it was last seen.
+ARRIVED, PASSED, STOP, ASLEEP, CORES, LINE = 0, 8, 16, 24, 32, 8
+#: Looks at the barrier before a waiting thread goes to sleep: 0.1 to 0.2 ms, some hundred times a step's usual wait. A
+#: member that is late by more has lost its core.
 PATIENCE = 5000
+#: Looks before a waiting thread sees whether it keeps another member from its core: a few µs.
+SOON = 200
+#: Nanoseconds that a member asks Linux to run at a time where others want its core (the system's own are 3 ms): the
+#: less, the sooner it gets a core back, and members that wait for each other have to run at the same time.
+SLICE = 500_000
+#: How long a thread sleeps at most before it looks whether to stop, in nanoseconds.
+LONGEST_SLEEP = 10_000_000
+#: The number of Linux's system call futex: a thread sleeps until a word in memory is told to have changed.
+FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if platform.system() == "Linux" else None
+FUTEX_WAIT, FUTEX_WAKE = 128, 129  # of threads of this process alone
+SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(platform.machine()) if platform.system() == "Linux" else None
 
 
 # ------------------------------------------------------------------------------------------------------ shared memory
@@ -48,12 +62,15 @@ def atomic_add(typing, array, index, value):
 
 @intrinsic
 def atomic_load(typing, array, index):
-    """Read a word that other threads write, and with it all that they wrote before it."""
+    """Read a word that other threads write, and with it all that they wrote before it.
+
+    Not before this thread's own writes to such words (a plain acquire would let it).
+    """
 
     def generate(context, builder, signature, arguments):
         array, index = arguments
         place = builder.gep(pointer(context, builder, signature.args[0], array), [index])
-        return builder.load_atomic(place, "acquire", 8)
+        return builder.load_atomic(place, "seq_cst", 8)
 
     return types.int64(array, I), generate
 
@@ -78,35 +95,96 @@ def pause(typing):
 
 
 @intrinsic
-def offer_core(typing):
-    """Let the system run another thread on this core."""
+def sleep_while(typing, array, index, value):
+    """Sleep until `wake` is called for a word, `LONGEST_SLEEP` at most, but not if the word is no longer ``value``.
+
+    Where the system has no way that is known here: let another thread run on this core.
+
+    A waiting thread that sleeps, unlike one that spins or yields, keeps its claim to its core: when the late member is
+    there at last, it runs at once, before what other processes do there, and the team runs together again.
+    """
 
     def generate(context, builder, signature, arguments):
-        _call(builder, "SwitchToThread" if os.name == "nt" else "sched_yield", INT32)
+        array, index, value = arguments
+        if FUTEX is None:
+            _call(builder, "SwitchToThread" if os.name == "nt" else "sched_yield", INT32)
+            return context.get_dummy_value()
+        # The call looks at 32 bits, of a little-endian word the lower half. It comes back early now and then.
+        time = cgutils.alloca_once_value(builder, ir.Constant(ir.LiteralStructType([INTP, INTP]), [0, LONGEST_SLEEP]))
+        place = builder.gep(pointer(context, builder, signature.args[0], array), [index])
+        _futex(builder, place, FUTEX_WAIT, value, builder.ptrtoint(time, INTP))
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(array, I, types.int64), generate
+
+
+@intrinsic
+def wake(typing, array, index):
+    """Wake all threads that sleep until a word changes."""
+
+    def generate(context, builder, signature, arguments):
+        array, index = arguments
+        if FUTEX is not None:
+            place = builder.gep(pointer(context, builder, signature.args[0], array), [index])
+            _futex(builder, place, FUTEX_WAKE, int_constant(2**31 - 1), int_constant(0))
+        return context.get_dummy_value()
+
+    return types.void(array, I), generate
+
+
+def _futex(builder: ir.IRBuilder, place: ir.Value, what: int, value: ir.Value, time: ir.Value) -> None:
+    """The system call, by the C library's ``long syscall(long, ...)``, whose parameters have six places."""
+    kind = ir.FunctionType(INTP, [INTP], var_arg=True)
+    zero = int_constant(0)
+    numbers = [int_constant(FUTEX), builder.ptrtoint(place, INTP), int_constant(what), value, time, zero, zero]
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "syscall"), numbers)
+
+
+@intrinsic
+def this_core(typing):
+    """The number of the core that runs this, or -1 where the system has no quick way to tell."""
+
+    def generate(context, builder, signature, arguments):
+        if FUTEX is None:
+            return int_constant(-1)
+        return builder.sext(_call(builder, "sched_getcpu", INT32), INTP)
+
+    return types.int64(), generate
 
 
 @njit(nogil=True)
-def barrier(team, members):
-    """Wait until all members have come here. Returns False where the team has been told to stop."""
+def in_the_way(t, team, members):
+    """Whether another member was last seen on the core on which member t waits: it can't come while t looks."""
+    core, found = team[CORES + t * LINE], False
+    for other in range(members):
+        found |= other != t and core >= 0 and atomic_load(team, CORES + other * LINE) == core
+    return found
+
+
+@njit(nogil=True)
+def barrier(t, team, members):
+    """Wait until all members have come here; t is which. Returns False where the team has been told to stop."""
     if members == 1:
         return atomic_load(team, STOP) == 0
+    team[CORES + t * LINE] = this_core()
     passed = atomic_load(team, PASSED)
     if atomic_add(team, ARRIVED, 1) == members - 1:
         atomic_add(team, ARRIVED, -members)
         atomic_add(team, PASSED, 1)
+        if atomic_load(team, ASLEEP):
+            wake(team, PASSED)
     else:
         looks = 0
         while atomic_load(team, PASSED) == passed:
             if atomic_load(team, STOP) != 0:
                 return False
             looks += 1
-            if looks < PATIENCE:
+            if looks < PATIENCE and not (looks == SOON and in_the_way(t, team, members)):
                 pause()
             else:
-                offer_core()
+                atomic_add(team, ASLEEP, 1)  # before the word is looked at again: who changes it later will see this
+                sleep_while(team, PASSED, passed)
+                atomic_add(team, ASLEEP, -1)
     return atomic_load(team, STOP) == 0
 
 
@@ -207,7 +285,24 @@ def _wait_undisturbed(futures: list[Future]) -> None:
 @cache
 def _pool() -> ThreadPoolExecutor:
     """The threads that members run in: idle ones are used again, new ones are started as long as none is idle."""
-    return ThreadPoolExecutor(max_workers=10_000, thread_name_prefix="fastmlp")
+    return ThreadPoolExecutor(max_workers=10_000, thread_name_prefix="fastmlp", initializer=_ask_for_short_slices)
+
+
+def _ask_for_short_slices() -> None:
+    """Ask Linux for `SLICE` in this thread; versions before 6.12 take no notice."""
+    if SCHED_SETATTR is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    nice = os.getpriority(os.PRIO_PROCESS, 0)  # this thread's, to be kept
+    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, SLICE, 0, 0)  # Linux's struct sched_attr
+    try:
+        ctypes.CDLL(None).syscall(SCHED_SETATTR, 0, attributes, 0)
+    except (OSError, AttributeError):  # no such library: the thread runs as it is
+        return
+
+
+def new_team(members: int) -> np.ndarray:
+    """What members share: int64, before any has arrived."""
+    return np.zeros(CORES + members * LINE, np.int64)
 
 
 if hasattr(os, "register_at_fork"):
