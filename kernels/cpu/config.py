@@ -13,7 +13,7 @@ COLUMNS = 3 if vector_registers() == 16 else 6
 
 #: Bytes of rows that a member works on at a time in large batches and inference: half of a 512 KiB second-level cache.
 CHUNK_BYTES = 256 * 1024
-#: Fewest and most samples of such a chunk. Fewer would have gradients of wide layers read and written too often: with 16
+#: Fewest and most samples of such a chunk. Fewer have the gradients of wide layers read and written too often: with 16
 #: [784, 1000, 1000, 10] took up to a third longer at batch 128 and 512 (bench/NOTES.md).
 CHUNK_SAMPLES = (64, 256)
 
