@@ -272,7 +272,7 @@ def bench(name: str, suite: Suite, out: Path | None = None, plots: Path | None =
         suite = with_source(suite, "synthetic")
     warn_if_busy()
     with progress_bar(notices, ticks(suite)) as tell:
-        result = measure_suite(name, suite, tell)
+        result = measure_suite(name, suite, tell, None if out is None else lambda so_far: results.save(so_far, out))
     return finish(console, result, name, out, plots)
 
 

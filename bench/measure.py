@@ -373,7 +373,12 @@ def run_rounds(
     return seconds
 
 
-def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict[str, Any]:
+def measure_suite(
+    name: str,
+    suite: Suite,
+    progress: Progress = _silent,
+    keep: Callable[[dict[str, Any]], object] | None = None,
+) -> dict[str, Any]:
     """Measure all works of a suite, and the machine's ceiling for each of their dtypes.
 
     Parameters
@@ -382,6 +387,9 @@ def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict
     suite : Suite
     progress : callable, optional
         Called with a line of text `ticks` times.
+    keep : callable, optional
+        Called with the result so far, as one that was interrupted, whenever a work is finished, so that it can be
+        written down.
 
     Returns
     -------
@@ -406,26 +414,28 @@ def measure_suite(name: str, suite: Suite, progress: Progress = _silent) -> dict
     if suite.ceiling:
         progress("memory")
         memory = measure_memory(machine.cores())
-    measurements: list[dict[str, Any]] = []
-    interrupted = False
-    with Crew() as crew:
-        try:
-            for work, names in suite.jobs:
-                measurements.append(measure_job(work, names, crew, suite, progress))
-        except KeyboardInterrupt:
-            if not measurements:
-                raise
-            interrupted = True
-    return {
+    result: dict[str, Any] = {
         "format": results.FORMAT,
         "suite": name,
         "summary": suite.summary,
-        "interrupted": interrupted,
-        "machine": {**described, "load_after": machine.load()},
+        "interrupted": True,
+        "machine": described,
         "ceilings": ceilings,
         "memory": memory,
-        "measurements": measurements,
+        "measurements": [],
     }
+    with Crew() as crew:
+        try:
+            for work, names in suite.jobs:
+                result["measurements"].append(measure_job(work, names, crew, suite, progress))
+                described["load_after"] = machine.load()
+                if keep is not None and result["measurements"][-1]["contenders"]:
+                    keep(result)
+            result["interrupted"] = False
+        except KeyboardInterrupt:
+            if not result["measurements"]:
+                raise
+    return result
 
 
 def measure_job(work: Work, names: Sequence[str], crew: Crew, suite: Suite, progress: Progress) -> dict[str, Any]:

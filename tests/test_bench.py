@@ -558,25 +558,30 @@ def test_nothing_but_missing_contenders_is_a_mistake(monkeypatch, capsys):
     assert "lab's job alone" in capsys.readouterr().err
 
 
-def test_interrupted_run_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_run_cut_short_keeps_what_was_measured(tmp_path, monkeypatch, capsys, error):
     hasten(monkeypatch)
     second = replace(TINY, batch_size=20)
     whole = measure.measure_work
 
     def until_second(work, *arguments, **keywords):
         if work == second:
-            raise KeyboardInterrupt
+            raise error
         return whole(work, *arguments, **keywords)
 
     monkeypatch.setattr(measure, "measure_work", until_second)
     suite = Suite("tiny", ((TINY, ("fastmlp-numpy",)), (second, ("fastmlp-numpy",))), rounds=1, target=0.001)
     monkeypatch.setitem(SUITES, "quick", suite)
     out = tmp_path / "r.json"
-    assert bench("--quick", "--out", str(out)) == command.INTERRUPTED
+    if error is KeyboardInterrupt:
+        assert bench("--quick", "--out", str(out)) == command.INTERRUPTED
+        assert "interrupted" in capsys.readouterr().err
+    else:
+        with pytest.raises(error):
+            bench("--quick", "--out", str(out))
     kept = results.load(out)
     assert kept["interrupted"]
     assert len(kept["measurements"]) == 1
-    assert "interrupted" in capsys.readouterr().err
 
 
 def test_list_names_suites_and_contenders(capsys):
