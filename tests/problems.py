@@ -350,6 +350,7 @@ def forced(
             replace_with(plan, "is_small", lambda *arguments: way == "units")
         if always_threads:
             replace_with(cpu, "WORK_PER_STEP", 1e-9)
+            replace_with(cpu, "WORK_PER_RESTING_STEP", 1e-9)
             replace_with(cpu, "WORK_PER_THREAD", 1e-9)
             replace_with(cpu, "BRIEF_WORK", 0)
         if chunk is not None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
 from fastmlp.kernels.cpu import cache, drivers, entries, plan, team
-from fastmlp.kernels.cpu.config import BRIEF_WORK, LEAST_SHARE, WORK_PER_STEP, WORK_PER_THREAD
+from fastmlp.kernels.cpu.config import BRIEF_WORK, LEAST_SHARE, WORK_PER_RESTING_STEP, WORK_PER_STEP, WORK_PER_THREAD
 from fastmlp.kernels.cpu.rows import INPUT_CODES
 from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
 from fastmlp.kernels.network import DTYPES, Network
@@ -188,7 +188,7 @@ def train_epoch(
     batch_size = min(batch_size, len(order))
     found = plan.background(network, X, len(order))
     resting = found is not None and plan.can_rest(network, rule, batch_size)
-    least = WORK_PER_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
+    least = WORK_PER_RESTING_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
     members = plan.members_for(network, batch_size, _threads(threads), least)
     losses = np.zeros(-(-len(order) // batch_size))
     arrays = {
