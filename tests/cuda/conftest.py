@@ -1,0 +1,27 @@
+"""Tests of CUDA kernels, simulated: `tests/test_cuda.py` runs them in a process of their own with the simulator on."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+if SIMULATED:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import cuda_simulator
+
+    cuda_simulator.install()
+else:
+    collect_ignore_glob = ["test_*.py"]  # numba reads the variable once, at import: not in this process
+
+
+@pytest.fixture(autouse=True)
+def schedule():
+    """The same schedules in every run, unless FASTMLP_CUDA_SEED asks for others."""
+    seed = int(os.environ.get("FASTMLP_CUDA_SEED", "0"))
+    cuda_simulator.seed(seed)
+    before = vars(cuda_simulator.settings).copy()
+    yield
+    vars(cuda_simulator.settings).update(before)
