@@ -195,10 +195,10 @@ class Thread(greenlet):
         if writer >= 0 and writer != me and self.known[writer] < when and not both_atomic:
             raise Race(f"{'write' if write else 'read'} after a write of {launch.threads[writer].name()}, unordered")
         if not write:
-            readers[me] = self.time
+            readers[me] = (self.time, atomic)
             return
-        for reader, then in readers.items():
-            if reader != me and self.known[reader] < then:
+        for reader, (then, was_atomic) in readers.items():
+            if reader != me and self.known[reader] < then and not (atomic and was_atomic):
                 raise Race(f"write after a read of {launch.threads[reader].name()}, unordered")
         launch.shadow[address] = [me, self.time, {}, atomic]
 
@@ -400,6 +400,19 @@ class Concurrent:
         self.pause()
         self._acquire(address)
         return array._array[index]
+
+    def load_relaxed(self, array: Memory, index):
+        """ld.relaxed.gpu or ld.volatile, in a spin loop: orders nothing, and is no race with `store_relaxed`."""
+        me = getcurrent()
+        me.launch.resident("waiting for a word")
+        self.pause()
+        me.touch(array._place(index), False, atomic=True)
+        return array._array[index]
+
+    def store_relaxed(self, array: Memory, index, value) -> None:
+        """st.relaxed.gpu of a word of at most 64 bits."""
+        getcurrent().touch(array._place(index), True, atomic=True)
+        array._array[index] = value
 
     def _release(self, array: Memory, index) -> None:
         me = getcurrent()

@@ -4,7 +4,7 @@ import cuda_simulator
 import numpy as np
 import pytest
 from cuda_simulator import Deadlock, Divergence, Race, settings
-from numba import cuda, float32, uint32
+from numba import cuda, float32, uint32, uint64
 
 SEEDS = range(4)
 
@@ -215,6 +215,32 @@ def test_atomics_count(seed):
     total = np.zeros(1, np.uint32)
     count[3, 40](total)
     assert total[0] == 120
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_tagged_words_carry_themselves_and_nothing_else(seed):
+    def kernel(look_aside):
+        @cuda.jit
+        def send(words, aside, out):
+            if cuda.blockIdx.x == 0:
+                aside[0] = float32(5)
+                cuda.concurrent.store_relaxed(words, 0, uint64(7))
+            else:
+                word = uint64(0)
+                while word == uint64(0):
+                    word = cuda.concurrent.load_relaxed(words, 0)
+                out[0] = word
+                if look_aside:
+                    out[0] = aside[0]
+
+        return send
+
+    cuda_simulator.seed(seed)
+    out = np.zeros(1, np.float32)
+    kernel(False)[2, 1](np.zeros(1, np.uint64), np.zeros(1, np.float32), out)
+    assert out[0] == 7
+    with pytest.raises(Race):
+        kernel(True)[2, 1](np.zeros(1, np.uint64), np.zeros(1, np.float32), out)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
