@@ -1,0 +1,35 @@
+"""Whether an array holds nan or infinity, looked for on the GPU: one launch, four bytes back."""
+
+from typing import Any
+
+import numpy as np
+from numba import cuda, uint32
+
+from fastmlp.kernels.cuda import memory
+from fastmlp.kernels.cuda.config import FINITE_BLOCKS, FINITE_THREADS
+from fastmlp.kernels.cuda.device import Device
+
+
+def _look(values, found):
+    i = cuda.grid(1)
+    step = cuda.gridsize(1)
+    while i < values.size:
+        value = values[i]
+        if value - value != value - value:  # of nan and infinity that is nan, which equals nothing
+            cuda.atomic.max(found, 0, uint32(1))
+        i += step
+
+
+_kernel: Any = cuda.jit(_look)
+
+
+def is_finite(device: Device, array: Any, stream: Any) -> bool:
+    """Whether a flat device array holds neither nan nor infinity. Integers always do."""
+    if np.dtype(array.dtype).kind != "f" or not array.size:
+        return True
+    found = memory.scratch(device, stream, ("finite",), 1, np.uint32)
+    memory.clear(found, stream)
+    most = -(-array.size // FINITE_THREADS)
+    blocks = min(most, FINITE_BLOCKS * device.multiprocessors)
+    device.launch(_kernel, blocks, FINITE_THREADS, (array, found), stream)
+    return not memory.fetch(found, stream)[0]
