@@ -1,0 +1,954 @@
+"""The persistent epoch: one launch, with the weights in registers and shared memory from its first step to its last.
+
+`text` writes the kernel of a `Plan`. A step of it, for a network with one hidden layer:
+
+1. A block multiplies the batch with its own units' weights, in registers; the pieces of a sum meet in shared memory.
+2. It activates them, and multiplies them with its columns of the second layer: its part of every output's sum.
+3. It sends the parts to all other blocks as tagged words (`fastmlp.kernels.cuda.ptx`), which are the only thing that
+   crosses between blocks, and while they travel brings in the next batch and reports the loss of the last.
+4. It adds up the parts of all blocks: now every block has all outputs, and computes loss and delta for itself.
+5. It takes the delta back through its columns, and updates its columns and its own units' weights.
+
+With more hidden layers, every block goes through the layers above the second one for itself, between 4 and 5. With
+none, what is sent are the outputs of the block's units, and there are no columns. Every sum is taken in one fixed
+order, so results don't depend on the schedule.
+
+A batch that is short has its last sample repeated, with a delta of zero. Padding is zero and stays so.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastmlp.kernels.activations import SOFTMAX
+from fastmlp.kernels.cuda import formulas
+from fastmlp.kernels.cuda.generate import Text
+from fastmlp.kernels.cuda.resident_plan import CLUSTER, LOCAL, WARP, Plan
+from fastmlp.kernels.losses import CROSS_ENTROPY
+
+HEADER = '''"""A persistent epoch, written by fastmlp.kernels.cuda.resident."""
+
+from math import inf
+
+from numba import cuda
+from numba.cuda.types import float32, float64, int32, int64, uint8, uint32, uint64
+
+from fastmlp.kernels.cuda.elementwise import exp, fabs, log, log1p, sqrt, tanh
+from fastmlp.kernels.cuda.ptx import (
+    acquire, arrive, cluster_of, cluster_rank, cluster_sync, commit_copies, copy_async, load_global, load_shared,
+    receive, receive_double, receive_double_here, receive_here, send, send_double, send_double_to, send_to,
+    store_global, store_shared, wait_copies,
+)
+
+'''
+
+#: Parameters of every resident kernel.
+PARAMETERS = (
+    "parameters, slots, X, Y, order, losses, errors, corrections, words, counters, gradients, tag, samples, steps, "
+    "learning_rate, momentum, beta1, beta2, epsilon, input_scale, input_shift, l2"
+)
+
+#: Samples whose sums a thread holds at once, and above how many a loop of so many replaces straight code.
+TOGETHER, UNROLLED = 8, 16
+#: Words that a thread asks for at once before it looks at them.
+IN_FLIGHT = 16
+
+
+def u(n: int) -> str:
+    """A constant index."""
+    return f"uint32({n})"
+
+
+class Writer:
+    """Writes the kernel of a plan; a method a phase."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.text = plan, Text()
+        self.dtype, network = plan.dtype, plan.network
+        self.bias, self.activations = network.bias, network.activations
+        self.hidden = plan.sizes[1]  # units of the first layer
+        self.outputs = plan.sizes[-1]
+        self.double = self.dtype == "float64"
+
+    # ---------------------------------------------------------------------------------------------- small helpers
+    def number(self, x: float) -> str:
+        """A constant of the arithmetic's dtype."""
+        return f"{self.dtype}({x!r})"
+
+    def at(self, name: str) -> int:
+        """Where a part of shared memory begins, in numbers."""
+        return self.plan.offsets[name] // self.plan.itemsize
+
+    def real(self, name: str, index: str, more: int = 0) -> str:
+        """A number in a part of shared memory."""
+        return f"real[{u(self.at(name) + more)} + {index}]"
+
+    def sync(self) -> None:
+        """A barrier of the block."""
+        self.text("cuda.syncthreads()")
+
+    @contextmanager
+    def share(self, count: int, name: str = "e", last_first: bool = False) -> Iterator[None]:
+        """What follows is done for each number below ``count``, each by one thread; from the last thread on, or the
+        first."""
+        threads = self.plan.threads
+        mine = f"uint32({u(threads - 1)} - thread)" if last_first else "thread"
+        if count <= threads:
+            self.text(f"{name} = {mine}")
+            with self.text.block(f"if {name} < {u(count)}:"):
+                yield
+        else:
+            with self.text.block(f"for {name}_ in range({mine}, {u(count)}, {u(threads)}):"):
+                self.text(f"{name} = uint32({name}_)")
+                yield
+
+    def lanes_for(self, count: int, terms: int) -> int:
+        """Lanes that share each of ``count`` sums of so many terms: as many as there are threads for."""
+        lanes = 1
+        while lanes < WARP and 2 * lanes * count <= self.plan.threads and terms >= 8 * lanes:
+            lanes *= 2
+        return lanes
+
+    @contextmanager
+    def sums(self, count: int, terms: int, term: Callable[[str], str]) -> Iterator[None]:
+        """For each ``e`` below count: ``z`` is the sum of ``term(i)`` for i below ``terms``; what follows uses both.
+
+        ``term`` may use ``e``. Where there are threads to spare, several lanes share a sum and the first of them goes
+        on with it.
+        """
+        lanes = self.lanes_for(count, terms)
+        if lanes == 1:
+            with self.share(count):
+                self.add_up(terms, term)
+                yield
+            return
+        whole = -(-count * lanes // WARP) * WARP  # all lanes of a warp take part in its shuffles
+        with self.share(whole, "f"):
+            self.text(f"e = uint32(f // {u(lanes)})", f"lane_of_sum = uint32(f % {u(lanes)})")
+            self.text(f"wanted = e < {u(count)}", f"e = e if wanted else {u(0)}")
+            self.add_up(terms, term, lanes)
+            self.fold("z", lanes // 2)
+            with self.text.block(f"if wanted and lane_of_sum == {u(0)}:"):
+                yield
+
+    def add_up(self, terms: int, term: Callable[[str], str], lanes: int = 1) -> None:
+        """``z`` becomes this lane's part of a sum."""
+        self.text(f"z = {self.number(0)}")
+        if terms <= 32 and lanes == 1:
+            for i in range(terms):
+                self.text(f"z += {term(u(i))}")
+        else:
+            first = "lane_of_sum" if lanes > 1 else u(0)
+            with self.text.block(f"for i_ in range({first}, {u(terms)}, {u(lanes)}):"):
+                self.text("i = uint32(i_)", f"z += {term('i')}")
+
+    def fold(self, name: str, start: int, end: int = 1, what: str = "+") -> None:
+        """Each lane gets the sum, or the largest, over the lanes that differ in the bits from ``start`` to ``end``."""
+        while start >= end:
+            other = f"cuda.shfl_xor_sync({u(0xFFFFFFFF)}, {name}, {start})"
+            if what == "+":
+                self.text(f"{name} += {other}")
+            else:
+                self.text(f"rival = {other}", f"{name} = rival if rival > {name} else {name}")
+            start //= 2
+
+    def written(self, result: formulas.Written) -> tuple[str, ...]:
+        """Add the lines of a formula; the texts of its results."""
+        self.text(*result.lines)
+        return result.results
+
+    def activate(self, layer: int, z: str) -> tuple[str, str]:
+        """Value and slope of a layer's units."""
+        value, slope = self.written(formulas.activation(self.activations[layer - 1], z, self.dtype))
+        return value, slope
+
+    def update(self, w: str, g: str, slots: list[str], penalised: bool) -> None:
+        """One step of the rule on names."""
+        if penalised and self.plan.network.l2:
+            self.text(f"{g} += penalty * {w}")
+        results = self.written(formulas.update(self.plan.kind, w, g, slots, self.dtype))
+        names = [f"new{i}" for i in range(len(results))]
+        self.text(*(f"{name} = {result}" for name, result in zip(names, results, strict=True)))
+        self.text(*(f"{old} = {name}" for old, name in zip([w, *slots], names, strict=True)))
+
+    def update_shared(self, name: str, index: str, size: int, penalised: bool) -> None:
+        """One step of the rule on an element of a part of shared memory, of whose sizes the slots follow; gradient
+        ``z``."""
+        kept = [self.real(name, index, k * size) for k in range(1 + self.plan.slots)]
+        names = ["w", *(f"slot{k}" for k in range(self.plan.slots))]
+        self.text(*(f"{local} = {place}" for local, place in zip(names, kept, strict=True)))
+        self.update("w", "z", names[1:], penalised)
+        self.text(*(f"{place} = {local}" for local, place in zip(names, kept, strict=True)))
+
+    # ------------------------------------------------------------------------------------------------ the kernel
+    def kernel(self) -> str:
+        """The whole text."""
+        with self.text.block(f"def epoch({PARAMETERS}):"):
+            self.names()
+            self.take_weights()
+            self.first_batch()
+            with self.text.block("while step < steps:"):
+                self.count_samples()
+                self.first_layer()
+                self.sync()
+                self.start_copies()
+                self.first_activations()
+                self.send_parts()
+                self.meanwhile()
+                self.receive_parts()
+                self.further_layers()
+                self.outputs_and_deltas()
+                self.sync()
+                self.deltas_back()
+                self.update_all()
+                self.text(f"step = uint32(step + {u(1)})", f"tag = uint32(tag + {u(1)})")
+                self.text("now, other = other, now")
+            self.sync()
+            self.report_losses()
+            self.give_weights()
+            if self.plan.exchange == CLUSTER:
+                self.text("cluster_sync()  # nobody leaves while others may still write into its memory")
+        return HEADER + str(self.text)
+
+    def names(self) -> None:
+        """What every phase refers to: memory, who this thread is, what it owns."""
+        plan, t = self.plan, self.text
+        if plan.exchange == CLUSTER:
+            t(f"cluster_of({plan.groups})")
+        t(f"real = cuda.shared.array(0, {self.dtype}, 16)", "places = cuda.shared.array(0, int64, 16)")
+        if plan.labels:
+            t("labels = cuda.shared.array(0, int32, 16)")
+        if "raw" in plan.offsets:
+            raw = "uint32" if plan.inputs == "uint8" else plan.inputs
+            t(f"raw = cuda.shared.array(0, {plan.inputs}, 16)", f"raw_vectors = cuda.shared.array(0, {raw}, 16)")
+        if plan.exchange == CLUSTER:
+            t("here = cuda.shared.array(0, uint64, 16)")
+        t("thread = uint32(cuda.threadIdx.x)", f"lane = uint32(thread & {u(31)})", f"warp = uint32(thread >> {u(5)})")
+        t("block = uint32(cuda.blockIdx.x)")
+        t(f"group = uint32(block % {u(plan.groups)})", f"slice_ = uint32(block // {u(plan.groups)})")
+        t(f"unit = uint32(lane % {u(plan.units)})  # of this block")
+        t(f"piece = uint32(warp * {u(plan.pieces_per_warp)} + lane // {u(plan.units)})  # of the unit's row")
+        t(f"first = uint32(group * {u(plan.units)})")
+        t(f"owned = uint32(min(max(int32({self.hidden}) - int32(first), int32(0)), int32({plan.units})))")
+        t(
+            f"working = piece < {u(plan.pieces)}",
+            "live = working and unit < owned",
+            f"piece = piece if working else {u(0)}",
+        )
+        t(f"step, now, other = {u(0)}, {u(0)}, {u(1)}")
+
+    # --------------------------------------------------------------------------------- weights in, weights out
+    def first_row(self) -> str:
+        """Where this thread's first vector lies in the flat array."""
+        _, offset, stride = self.plan.place(1)
+        return f"{u(offset)} + (first + unit) * {u(stride)} + piece * {u(self.plan.vector)}"
+
+    def vector_names(self, letter: str, j: int) -> str:
+        """The names of a vector's numbers."""
+        return ", ".join(f"{letter}{j}_{q}" for q in range(self.plan.vector))
+
+    @contextmanager
+    def if_vector(self, j: int) -> Iterator[None]:
+        """What follows is done where this thread's vector ``j`` exists."""
+        plan = self.plan
+        inside = (j + 1) * plan.pieces <= plan.row_vectors
+        condition = "live" if inside else f"live and piece + {u(j * plan.pieces)} < {u(plan.row_vectors)}"
+        with self.text.block(f"if {condition}:"):
+            yield
+
+    def take_weights(self) -> None:
+        """Parameters and state into registers and shared memory; everything else there zero."""
+        plan, t = self.plan, self.text
+        zeros = ", ".join([self.number(0)] * plan.vector)
+        t(f"start = uint32({self.first_row()})")
+        for j in range(plan.vectors):
+            jump = j * plan.pieces * plan.vector
+            for letter, array, more in self.kept_arrays():
+                t(f"{self.vector_names(letter, j)} = {zeros}")
+                with self.if_vector(j):
+                    t(f"{self.vector_names(letter, j)} = load_global({array}, start + {u(jump + more)})")
+        with self.share(2 * plan.samples * plan.sample_stride):
+            t(f"{self.real('x', 'e')} = {self.number(0)}")
+        for move in self.moves():
+            move(False)
+        if plan.exchange == CLUSTER:
+            with self.share(2 * plan.addends * plan.exchanged * plan.words):
+                t(f"here[{u(plan.offsets['words'] // 8)} + e] = uint64(0)")
+        self.sync()
+        if plan.exchange == CLUSTER:
+            t("cluster_sync()  # all words are empty before any is sent")
+        elif plan.blocks > 1:
+            self.meet(u(0), u(plan.blocks))  # all have read the parameters before any is written back
+
+    def meet(self, counter: str, arrivals: str) -> None:
+        """A barrier of the blocks that count on a counter, zero when the kernel starts, until it has so many."""
+        self.sync()
+        with self.text.block(f"if thread == {u(0)}:"):
+            self.text(f"arrive(counters, {counter}, {u(1)})")
+            with self.text.block(f"while acquire(counters, {counter}) < {arrivals}:"):
+                self.text("pass")
+        self.sync()
+
+    def kept_arrays(self) -> list[tuple[str, str, int]]:
+        """Parameters and slots: the letter of their names, their array, and where they begin in it."""
+        size = self.plan.network.size
+        return [("w", "parameters", 0), *((f"s{k}w", "slots", k * size) for k in range(self.plan.slots))]
+
+    def moves(self) -> list[Callable[[bool], None]]:
+        """The parts of parameters and state that lie in shared memory, each as a function that writes the move."""
+        moves = []
+        if self.bias:
+            moves.append(self.move_first_bias)
+        if self.plan.layers > 1:
+            moves.append(self.move_columns)
+            for layer in range(2, self.plan.layers + 1):
+                if self.bias:
+                    moves.append(lambda back, layer=layer: self.move_bias(layer, back))
+                if layer > 2:
+                    moves.append(lambda back, layer=layer: self.move_layer(layer, back))
+        return moves
+
+    def move(self, name: str, size: int, index: str, place: str, back: bool) -> None:
+        """An element and its slots between memories."""
+        for k, (_, array, more) in enumerate(self.kept_arrays()):
+            inside, outside = self.real(name, index, k * size), f"{array}[{u(more)} + {place}]"
+            self.text(f"{outside} = {inside}" if back else f"{inside} = {outside}")
+
+    def move_or_zero(self, name: str, size: int, condition: str, place: str, back: bool) -> None:
+        """An element that this block may not own, for index ``e``."""
+        with self.text.block(f"if {condition}:"):
+            self.move(name, size, "e", place, back)
+        if not back:
+            with self.text.block("else:"):
+                for k in range(1 + self.plan.slots):
+                    self.text(f"{self.real(name, 'e', k * size)} = {self.number(0)}")
+
+    def move_first_bias(self, back: bool) -> None:
+        """The biases of this block's units."""
+        _, offset, stride = self.plan.place(1)
+        with self.share(self.plan.units):
+            place = f"{u(offset - 1)} + (first + e) * {u(stride)}"
+            self.move_or_zero("bias1", self.plan.units, "e < owned", place, back)
+
+    def move_columns(self, back: bool) -> None:
+        """The second layer's weights from this block's units."""
+        n, offset, stride = self.plan.place(2)
+        with self.share(self.plan.units * n):
+            place = f"{u(offset)} + e % {u(n)} * {u(stride)} + first + e // {u(n)}"
+            self.move_or_zero("weights2", self.plan.units * n, f"e // {u(n)} < owned", place, back)
+
+    def move_bias(self, layer: int, back: bool) -> None:
+        """The biases of a layer that every block has whole; the first block gives them back."""
+        n, offset, stride = self.plan.place(layer)
+        with self.by_first_block(back), self.share(n):
+            self.move(f"bias{layer}", n, "e", f"{u(offset - 1)} + e * {u(stride)}", back)
+
+    def move_layer(self, layer: int, back: bool) -> None:
+        """The weights of a layer that every block has whole; the first block gives them back."""
+        n, offset, stride = self.plan.place(layer)
+        n_in, row = self.plan.sizes[layer - 1], self.plan.tail_stride(layer)
+        with self.by_first_block(back), self.share(n * n_in):
+            inside = f"e // {u(n_in)} * {u(row)} + e % {u(n_in)}"
+            outside = f"{u(offset)} + e // {u(n_in)} * {u(stride)} + e % {u(n_in)}"
+            self.move(f"weights{layer}", n * row, inside, outside, back)
+
+    @contextmanager
+    def by_first_block(self, only: bool) -> Iterator[None]:
+        """What follows is done by one block, if ``only`` that."""
+        with self.text.block(f"if block == {u(0)}:" if only else "if True:"):
+            yield
+
+    def give_weights(self) -> None:
+        """Parameters and state back to global memory; of several slices, which have the same, the first does it."""
+        plan, t = self.plan, self.text
+        with t.block(f"if slice_ == {u(0)}:"):
+            for j in range(plan.vectors):
+                jump = j * plan.pieces * plan.vector
+                with self.if_vector(j):
+                    for letter, array, more in self.kept_arrays():
+                        t(f"store_global({array}, start + {u(jump + more)}, ({self.vector_names(letter, j)},))")
+            for move in self.moves():
+                move(True)
+
+    # -------------------------------------------------------------------------------------------------- batches
+    def first_batch(self) -> None:
+        """The first batch's samples and targets, and where the second's are."""
+        self.place_samples("step", "now")
+        self.place_samples(f"uint32(step + {u(1)})", "other")
+        self.sync()
+        self.start_copies("now")
+        self.take_batch("step", "now")
+        self.sync()
+
+    def place_samples(self, step: str, buffer: str) -> None:
+        """Look up which samples a step takes; those that it lacks are the last one again."""
+        plan, t = self.plan, self.text
+        with self.share(plan.samples, last_first=True):
+            t(f"p = {step} * {u(plan.batch)} + slice_ * {u(plan.samples)} + e")
+            t(f"p = uint32(min(p, samples - {u(1)}))")
+            t(f"places[{u(plan.offsets['rows'] // 8)} + {buffer} * {u(plan.samples)} + e] = order[p]")
+
+    def place_of(self, sample: str, buffer: str) -> str:
+        """The index of a sample in X."""
+        plan = self.plan
+        return f"uint64(places[{u(plan.offsets['rows'] // 8)} + {buffer} * {u(plan.samples)} + {sample}])"
+
+    def start_copies(self, buffer: str = "other") -> None:
+        """Set off the next batch's rows, if they can be copied in vectors."""
+        plan, t = self.plan, self.text
+        if not plan.aligned:
+            return
+        per_row, numbers = self.copies()
+        with self.share(plan.samples * per_row):
+            t(f"b = uint32(e // {u(per_row)})", f"v = uint32(e % {u(per_row)})")
+            if plan.converts:
+                raw = plan.offsets["raw"] * numbers // 16
+                target = f"raw, {u(raw)} + e * {u(numbers)}"
+            else:
+                target = f"real, {self.sample_at('b', buffer)} + v * {u(numbers)}"
+            source = f"{self.place_of('b', buffer)} * uint64({plan.sizes[0]}) + v * {u(numbers)}"
+            t(f"copy_async({target}, X, {source})")
+        t("commit_copies()")
+
+    def copies(self) -> tuple[int, int]:
+        """Copies of 16 bytes a row, and numbers in each."""
+        numbers = {"uint8": 16, "float32": 4, "float64": 2}[self.plan.inputs]
+        return self.plan.sizes[0] // numbers, numbers
+
+    def sample_at(self, sample: str, buffer: str) -> str:
+        """Where a sample begins in shared memory."""
+        plan = self.plan
+        stride = plan.sample_stride
+        return f"{u(self.at('x'))} + {buffer} * {u(plan.samples * stride)} + {sample} * {u(stride)}"
+
+    def take_batch(self, step: str, buffer: str) -> None:
+        """Targets and samples of a step, the samples in the arithmetic's dtype, scaled and shifted."""
+        plan = self.plan
+        self.take_targets(buffer)
+        if plan.kind == "adam":
+            self.take_corrections(step, buffer)
+        if not plan.aligned:
+            self.take_numbers(buffer)
+            return
+        self.text("wait_copies()")
+        if plan.converts:
+            self.convert_copies(buffer)
+
+    def take_targets(self, buffer: str) -> None:
+        """Labels, or rows of targets."""
+        plan, t = self.plan, self.text
+        if plan.labels:
+            with self.share(plan.samples, last_first=True):
+                label = f"labels[{u(plan.offsets['y'] // 4)} + {buffer} * {u(plan.samples)} + e]"
+                t(f"{label} = Y[{self.place_of('e', buffer)}]")
+            return
+        count = plan.samples * self.outputs
+        with self.share(count, last_first=True):
+            place = (
+                f"{self.place_of(f'e // {u(self.outputs)}', buffer)} * uint64({self.outputs}) + e % {u(self.outputs)}"
+            )
+            t(f"{self.real('y', f'{buffer} * {u(count)} + e')} = Y[{place}]")
+
+    def take_corrections(self, step: str, buffer: str) -> None:
+        """Adam's two corrections of a step, from a table made outside."""
+        with self.share(2):
+            last = f"uint32(min({step}, steps - {u(1)}))"
+            self.text(f"{self.real('corrections', f'{buffer} * {u(2)} + e')} = corrections[{last} * {u(2)} + e]")
+
+    def converted(self, x: str) -> str:
+        """A sample's number as the network takes it."""
+        x = f"{self.dtype}({x})"
+        return f"{x} * input_scale + input_shift" if self.plan.scales else x
+
+    def take_numbers(self, buffer: str) -> None:
+        """Samples number by number, whatever their alignment."""
+        plan, t = self.plan, self.text
+        n = plan.sizes[0]
+        with self.share(plan.samples * n):
+            t(f"b = uint32(e // {u(n)})", f"i = uint32(e % {u(n)})")
+            x = f"X[{self.place_of('b', buffer)} * uint64({n}) + i]"
+            t(f"real[{self.sample_at('b', buffer)} + i] = {self.converted(x)}")
+
+    def convert_copies(self, buffer: str) -> None:
+        """Each thread converts what it copied, so nobody waits for others."""
+        plan, t = self.plan, self.text
+        per_row, numbers = self.copies()
+        with self.share(plan.samples * per_row):
+            t(f"b = uint32(e // {u(per_row)})", f"v = uint32(e % {u(per_row)})")
+            t(f"target = {self.sample_at('b', buffer)} + v * {u(numbers)}")
+            words = 4 if plan.inputs == "uint8" else numbers
+            raw = plan.offsets["raw"] * words // 16
+            t(f"{', '.join(f'r{i}' for i in range(words))} = load_shared(raw_vectors, {u(raw)} + e * {u(words)})")
+            if plan.inputs == "uint8":
+                given = [f"(r{i // 4} >> {u(8 * (i % 4))} & {u(255)})" for i in range(16)]
+            else:
+                given = [f"r{i}" for i in range(words)]
+            if numbers < plan.vector:  # float64 samples of a float32 network
+                for i, x in enumerate(given):
+                    t(f"real[target + {u(i)}] = {self.converted(x)}")
+                return
+            for i in range(0, numbers, plan.vector):
+                values = ", ".join(map(self.converted, given[i : i + plan.vector]))
+                t(f"store_shared(real, target + {u(i)}, ({values},))")
+
+    def count_samples(self) -> None:
+        """How many samples this step has, and what depends on it."""
+        plan, t = self.plan, self.text
+        t(f"begin = uint32(step * {u(plan.batch)})", f"whole = uint32(min(samples - begin, {u(plan.batch)}))")
+        if plan.slices > 1:
+            t(f"before = uint32(slice_ * {u(plan.samples)})")
+            t(f"present = uint32(min(max(int32(whole) - int32(before), int32(0)), int32({plan.samples})))")
+        else:
+            t("present = whole")
+        t(f"count = {self.dtype}(whole)")
+        if plan.network.l2:
+            t("penalty = l2 / count")
+        if plan.kind == "adam":
+            for k in (0, 1):
+                t(f"correction{k + 1} = {self.real('corrections', f'now * {u(2)}', k)}")
+
+    # -------------------------------------------------------------------------------------------------- forward
+    def each_sample(self, body: Callable[[str, int], None], together: int) -> None:
+        """``body(base, count)`` for all samples, so many together; in a loop where there are many."""
+        samples = self.plan.samples
+        looped = samples // together * together if samples > UNROLLED else 0
+        if looped:
+            with self.text.block(f"for b_ in range({u(0)}, {u(looped)}, {u(together)}):"):
+                self.text("b = uint32(b_)")
+                body("b", together)
+        start = looped
+        while start < samples:
+            count = min(together, 1 << ((samples - start).bit_length() - 1))
+            body(u(start), count)
+            start += count
+
+    def load_x(self, sample: str, more: int, j: int) -> None:
+        """``x0``, ``x1``, ... become a vector of a sample."""
+        plan = self.plan
+        names = ", ".join(f"x{q}" for q in range(plan.vector))
+        jump = more * plan.sample_stride + j * plan.pieces * plan.vector
+        self.text(f"{names} = load_shared(real, x_now + {sample} * {u(plan.sample_stride)} + {u(jump)})")
+
+    def first_layer(self) -> None:
+        """Each thread's part of its unit's sum, for every sample; parts in a warp are added by shuffles."""
+        self.text(f"x_now = uint32({self.sample_at(u(0), 'now')} + piece * {u(self.plan.vector)})")
+        self.each_sample(self.first_layer_of, TOGETHER)
+
+    def first_layer_of(self, base: str, count: int) -> None:
+        """Of ``count`` samples from ``base`` on."""
+        plan, t = self.plan, self.text
+        for k in range(count):
+            t(f"v{k} = {self.number(0)}")
+        for j in range(plan.vectors):
+            for k in range(count):
+                self.load_x(base, k, j)
+                for q in range(plan.vector):
+                    t(f"v{k} += x{q} * w{j}_{q}")
+        if plan.pieces % plan.pieces_per_warp:
+            for k in range(count):
+                t(f"v{k} = v{k} if working else {self.number(0)}")
+        left, sample, idle = self.fold_pieces(count)
+        place = f"(warp * {u(plan.samples)} + {base} + {sample}) * {u(plan.units)} + unit"
+        with t.block(f"if lane & {u(idle)} == {u(0)}:" if idle else "if True:"):
+            for k in range(left):
+                t(f"{self.real('sums', place, k * plan.units)} = v{k}")
+
+    def fold_pieces(self, count: int) -> tuple[int, str, int]:
+        """Add the parts of a warp's pieces: where a lane has several sums, it gives half of them away and gets its
+        partner's share of the other half, so that every step halves the sums as well as the pieces.
+
+        Returns how many sums each lane is left with, which sample the first one is of, and the bits of the lanes that
+        have only copies.
+        """
+        t, bit, idle, samples = self.text, WARP // 2, 0, []
+        while bit >= self.plan.units:
+            if count > 1:
+                count //= 2
+                samples.append(f"(lane & {u(bit)}) // {u(bit)} * {u(count)}")
+                t(f"upper = lane & {u(bit)} != {u(0)}")
+                for k in range(count):
+                    t(f"kept = v{k + count} if upper else v{k}", f"given = v{k} if upper else v{k + count}")
+                    t(f"v{k} = kept + cuda.shfl_xor_sync({u(0xFFFFFFFF)}, given, {bit})")
+            else:
+                idle |= bit
+                t(f"v0 += cuda.shfl_xor_sync({u(0xFFFFFFFF)}, v0, {bit})")
+            bit //= 2
+        return count, " + ".join(samples) or u(0), idle
+
+    def first_activations(self) -> None:
+        """Sums over the warps, with the bias; activated, or sent where they are the outputs already."""
+        plan, t = self.plan, self.text
+        count = plan.samples * plan.units
+        with self.share(count):
+            t(f"c = uint32(e % {u(plan.units)})")
+            t("z = " + (self.real("bias1", "c") if self.bias else self.number(0)))
+            for k in range(plan.warps):
+                t(f"z += {self.real('sums', 'e', k * count)}")
+            if plan.layers == 1:
+                self.send_output()
+                return
+            value, slope = self.activate(1, "z")
+            t(f"{self.real('a1', 'e')} = {value} if c < owned else {self.number(0)}")
+            t(f"{self.real('slope1', 'e')} = {slope}")
+        self.sync()
+
+    def send_output(self) -> None:
+        """Of a network without hidden layers: ``z`` is an output's pre-activation."""
+        plan = self.plan
+        with self.text.block("if c < owned:"):
+            self.text(f"n = uint32(e // {u(plan.units)} * {u(self.outputs)} + first + c)")
+            if plan.exchange == CLUSTER:
+                for rank in range(plan.groups):
+                    self.send("n", u(0), "z", u(rank))
+            else:
+                self.send("n", u(0), "z")
+
+    def word(self, e: str, addend: str) -> str:
+        """Where the word of an exchanged number lies."""
+        plan = self.plan
+        kinds = plan.addends + (1 if plan.scattered else 0)
+        part = "now" if plan.slices == 1 or plan.exchange == CLUSTER else f"(slice_ * {u(2)} + now)"
+        index = f"(({part} * {u(kinds)} + {addend}) * {u(plan.exchanged)} + {e})"
+        index = f"{index} * {u(2)}" if plan.words == 2 else index
+        return f"{u(plan.offsets['words'] // 8)} + {index}" if plan.exchange == CLUSTER else index
+
+    def send(self, e: str, addend: str, value: str, rank: str = "") -> None:
+        """Send a number, to a block of the cluster or to all."""
+        double = "_double" if self.double else ""
+        if self.plan.exchange == LOCAL:
+            self.text(f"{self.real('partial', e)} = {value}")
+        elif self.plan.exchange == CLUSTER:
+            self.text(f"send{double}_to(here, {self.word(e, addend)}, {value}, tag, {rank})")
+        else:
+            self.text(f"send{double}(words, {self.word(e, addend)}, {value}, tag)")
+
+    def send_parts(self) -> None:
+        """This block's part of every pre-activation of the second layer, to all blocks."""
+        plan, t = self.plan, self.text
+        if plan.layers == 1:
+            return
+        n, own = plan.sizes[2], plan.units
+        many = plan.groups if plan.exchange == CLUSTER else 1
+        with self.share(plan.exchanged * many, "f"):
+            t(f"e = uint32(f % {u(plan.exchanged)})" if many > 1 else "e = f")
+            t(f"b = uint32(e // {u(n)} * {u(own)})", f"o = uint32(e % {u(n)})", f"z = {self.number(0)}")
+            for c in range(own):
+                t(f"z += {self.real('a1', 'b', c)} * {self.real('weights2', 'o', c * n)}")
+            self.send("e", "group", "z", f"uint32(f // {u(plan.exchanged)})")
+
+    def meanwhile(self) -> None:
+        """While words travel: the next batch, where the one after it is, and the loss of the one before."""
+        self.take_batch(f"uint32(step + {u(1)})", "other")
+        self.place_samples(f"uint32(step + {u(2)})", "now")
+        with self.text.block(f"if step > {u(0)}:"):
+            self.report_losses()
+
+    def report_losses(self) -> None:
+        """The sums of the last step's losses and errors, by the last warp of the first block."""
+        plan, t = self.plan, self.text
+        count = plan.samples * self.outputs
+        with t.block(f"if block == {u(0)} and warp == {u(plan.warps - 1)}:"):
+            t(f"previous = uint32(step - {u(1)})")
+            t(f"all_of_it = {self.dtype}(min(samples - previous * {u(plan.batch)}, {u(plan.batch)}))")
+            for name in ("losses", "errors") if plan.errors else ("losses",):
+                t(f"total = {self.number(0)}")
+                with t.block(f"for i_ in range(lane, {u(count)}, {u(WARP)}):"):
+                    t(f"total += {self.real(name, 'uint32(i_)')}")
+                self.fold("total", WARP // 2)
+                with t.block(f"if lane == {u(0)}:"):
+                    divided = "all_of_it" if name == "losses" else f"(all_of_it * {self.number(2 * self.outputs)})"
+                    t(f"{name}[previous] = float64(total / {divided})")
+
+    def receive_parts(self) -> None:
+        """All blocks' parts of each number, added up by one thread or shared out among several."""
+        plan, t = self.plan, self.text
+        if plan.scattered:
+            self.gather_scattered()
+        elif plan.exchange != LOCAL:
+            with self.share(plan.exchanged * plan.readers, "f"):
+                t(f"e = uint32(f % {u(plan.exchanged)})", f"reader = uint32(f // {u(plan.exchanged)})")
+                self.add_words("e", "reader", plan.readers, plan.addends)
+                t(f"{self.real('partial', 'f')} = z")
+        self.sync()
+
+    def add_words(self, e: str, first: str, stride: int, addends: int) -> None:
+        """``z`` becomes the sum of words ``first``, ``first + stride``, ..., asked for many at a time."""
+        turns = -(-addends // stride)
+        self.text(f"z = {self.number(0)}")
+        for start in range(0, turns, IN_FLIGHT):
+            self.add_some_words(e, first, stride, addends, range(start, min(turns, start + IN_FLIGHT)))
+
+    def add_some_words(self, e: str, first: str, stride: int, addends: int, turns: range) -> None:
+        """Ask until every word has this step's tag."""
+        t, plan = self.text, self.plan
+        function = ("receive_double" if self.double else "receive") + ("_here" if plan.exchange == CLUSTER else "")
+        array = "here" if plan.exchange == CLUSTER else "words"
+        sure = [(i + 1) * stride <= addends for i in turns]
+        for i, always in zip(turns, sure, strict=True):
+            k = f"{first} + {u(i * stride)}"
+            t(f"k{i} = uint32({k})" if always else f"k{i} = uint32(min({k}, {u(addends - 1)}))")
+        t("missing = True")
+        with t.block("while missing:"):
+            for i in turns:
+                t(f"v{i}, tag{i} = {function}({array}, {self.word(e, f'k{i}')})")
+            t("missing = " + " or ".join(f"tag{i} != tag" for i in turns))
+        for i, always in zip(turns, sure, strict=True):
+            mine = f"v{i}" if always else f"(v{i} if {first} + {u(i * stride)} < {u(addends)} else {self.number(0)})"
+            t(f"z += {mine}")
+
+    def gather_scattered(self) -> None:
+        """Sum this group's share of the numbers for all, then take all sums."""
+        plan, t = self.plan, self.text
+        share = -(-plan.exchanged // plan.groups)
+        with self.share(share, "f"):
+            t(f"e = uint32(group * {u(share)} + f)")
+            with t.block(f"if e < {u(plan.exchanged)}:"):
+                self.add_words("e", u(0), 1, plan.addends)
+                self.send("e", u(plan.addends), "z")
+        with self.share(plan.exchanged):
+            t(f"z = {self.number(0)}")
+            self.add_some_words("e", u(plan.addends), 1, 1, range(1))
+            t(f"{self.real('partial', 'e')} = z")
+
+    def second_sum(self, e: str, o: str) -> str:
+        """A pre-activation of the second layer, or of the only one, from what was received."""
+        plan = self.plan
+        terms = [self.real("partial", e, r * plan.exchanged) for r in range(plan.readers)]
+        if plan.layers > 1 and self.bias:
+            terms.insert(0, self.real("bias2", o))
+        return " + ".join(terms)
+
+    def further_layers(self) -> None:
+        """Everything above the second layer, up to the outputs' pre-activations."""
+        plan, t = self.plan, self.text
+        if plan.layers < 3:
+            return
+        n = plan.sizes[2]
+        with self.share(plan.samples * n):
+            t(f"z = {self.second_sum('e', f'e % {u(n)}')}")
+            value, slope = self.activate(2, "z")
+            t(f"{self.real('a2', 'e')} = {value}", f"{self.real('slope2', 'e')} = {slope}")
+        self.sync()
+        for layer in range(3, plan.layers + 1):
+            self.further_layer(layer)
+            self.sync()
+
+    def further_layer(self, layer: int) -> None:
+        """Forward through a layer that every block has whole."""
+        plan, t = self.plan, self.text
+        n_in, n, row = plan.sizes[layer - 1], plan.sizes[layer], plan.tail_stride(layer)
+
+        def term(i: str) -> str:
+            a = self.real(f"a{layer - 1}", f"e // {u(n)} * {u(n_in)} + {i}")
+            return f"{a} * {self.real(f'weights{layer}', f'e % {u(n)} * {u(row)} + {i}')}"
+
+        with self.sums(plan.samples * n, n_in, term):
+            if self.bias:
+                t(f"z += {self.real(f'bias{layer}', f'e % {u(n)}')}")
+            if layer == plan.layers:
+                t(f"{self.real('logits', 'e')} = z")
+            else:
+                value, slope = self.activate(layer, "z")
+                t(f"{self.real(f'a{layer}', 'e')} = {value}", f"{self.real(f'slope{layer}', 'e')} = {slope}")
+
+    # --------------------------------------------------------------------------------------------------- output
+    def outputs_and_deltas(self) -> None:
+        """Each row of outputs by a warp: its losses, and its deltas divided by the number of samples."""
+        with self.text.block(f"for row_ in range(warp, {u(self.plan.samples)}, {u(self.plan.warps)}):"):
+            self.text("row = uint32(row_)", "counted = row < present")
+            if self.plan.network.loss == CROSS_ENTROPY:
+                self.softmax_row()
+            else:
+                self.elementwise_row()
+
+    @contextmanager
+    def each_output(self) -> Iterator[None]:
+        """What follows is done for this lane's outputs ``o`` of the row, number ``e`` of all."""
+        with self.text.block(f"for o_ in range(lane, {u(self.outputs)}, {u(WARP)}):"):
+            self.text("o = uint32(o_)", f"e = uint32(row * {u(self.outputs)} + o)")
+            yield
+
+    def logit(self) -> str:
+        """The pre-activation of output ``e``."""
+        return self.real("logits", "e") if self.plan.layers > 2 else self.second_sum("e", "o")
+
+    def take_target(self) -> None:
+        """``y`` becomes the target of output ``e``."""
+        plan = self.plan
+        if not plan.labels:
+            self.text(f"y = {self.real('y', f'now * {u(plan.samples * self.outputs)} + e')}")
+            return
+        label = f"labels[{u(plan.offsets['y'] // 4)} + now * {u(plan.samples)} + row]"
+        if self.outputs == 1:
+            self.text(f"y = {self.dtype}({label})")
+        else:
+            self.text(f"y = {self.number(1)} if {label} == int32(o) else {self.number(0)}")
+
+    def softmax_row(self) -> None:
+        """Softmax and cross-entropy: Σ y (ln Σ e^z - z), delta a - y."""
+        t = self.text
+        delta = self.real("delta", "e")
+        t(f"top = -{self.dtype}(inf)")
+        with self.each_output():
+            t(f"z = {self.logit()}", f"{self.real('losses', 'e')} = z", "top = z if z > top else top")
+        self.fold("top", WARP // 2, what="largest")
+        t(f"total = {self.number(0)}")
+        with self.each_output():
+            t(f"power = exp({self.real('losses', 'e')} - top)", f"{delta} = power", "total += power")
+        self.fold("total", WARP // 2)
+        t("log_total = top + log(total)")
+        with self.each_output():
+            self.take_target()
+            t(f"a = {delta} / total", f"loss = y * (log_total - {self.real('losses', 'e')})")
+            self.keep_output("a - y", "loss")
+
+    def elementwise_row(self) -> None:
+        """Outputs that don't depend on one another."""
+        network, t = self.plan.network, self.text
+        with self.each_output():
+            t(f"z = {self.logit()}")
+            self.take_target()
+            value, slope = self.activate(self.plan.layers, "z")
+            t(f"a = {value}")
+            result = formulas.loss(network.loss, "z", "a", slope, "y", self.dtype, "p")
+            loss, delta = self.written(result)
+            self.keep_output(delta, loss)
+
+    def keep_output(self, delta: str, loss: str) -> None:
+        """Delta, loss and error of output ``e``: zero for a sample that is only a repetition."""
+        zero = self.number(0)
+        self.text(f"{self.real('delta', 'e')} = ({delta}) / count if counted else {zero}")
+        self.text(f"{self.real('losses', 'e')} = {loss} if counted else {zero}")
+        if self.plan.errors:
+            self.text(f"{self.real('errors', 'e')} = (a - y) * (a - y) if counted else {zero}")
+
+    # ------------------------------------------------------------------------------------------------- backward
+    def delta(self, layer: int) -> str:
+        """The part of shared memory with a layer's deltas."""
+        return "delta" if layer == self.plan.layers else f"delta{layer}"
+
+    def deltas_back(self) -> None:
+        """From the outputs' deltas to those of this block's units."""
+        plan = self.plan
+        for layer in range(plan.layers, 2, -1):
+            self.delta_below(layer)
+            self.sync()
+        if plan.layers > 1:
+            self.first_deltas()
+            self.sync()
+
+    def delta_below(self, layer: int) -> None:
+        """Back through a layer that every block has whole."""
+        plan = self.plan
+        n_in, n, row = plan.sizes[layer - 1], plan.sizes[layer], plan.tail_stride(layer)
+
+        def term(i: str) -> str:
+            delta = self.real(self.delta(layer), f"e // {u(n_in)} * {u(n)} + {i}")
+            return f"{delta} * {self.real(f'weights{layer}', f'{i} * {u(row)} + e % {u(n_in)}')}"
+
+        with self.sums(plan.samples * n_in, n, term):
+            self.text(f"{self.real(f'delta{layer - 1}', 'e')} = z * {self.real(f'slope{layer - 1}', 'e')}")
+
+    def first_deltas(self) -> None:
+        """Back through this block's columns."""
+        plan = self.plan
+        n, own = plan.sizes[2], plan.units
+
+        def term(i: str) -> str:
+            delta = self.real(self.delta(2), f"e // {u(own)} * {u(n)} + {i}")
+            return f"{delta} * {self.real('weights2', f'e % {u(own)} * {u(n)} + {i}')}"
+
+        with self.sums(plan.samples * own, n, term):
+            self.text(f"{self.real('delta1', 'e')} = z * {self.real('slope1', 'e')}")
+
+    # -------------------------------------------------------------------------------------------------- updates
+    def update_all(self) -> None:
+        """Every gradient, and the rule's step with it."""
+        plan = self.plan
+        self.update_first_layer()
+        if self.bias:
+            self.update_first_bias()
+        if plan.layers > 1:
+            self.update_columns()
+        for layer in range(2, plan.layers + 1):
+            if self.bias:
+                self.update_bias(layer)
+            if layer > 2:
+                self.update_layer(layer)
+
+    def first_delta(self, sample: str, more: int, unit: str) -> str:
+        """The delta of one of this block's units; counted over all blocks where the units are the outputs."""
+        plan = self.plan
+        if plan.layers == 1:
+            return self.real("delta", f"{sample} * {u(self.outputs)} + {unit}", more * self.outputs)
+        return self.real("delta1", f"{sample} * {u(plan.units)} + {unit}", more * plan.units)
+
+    def update_first_layer(self) -> None:
+        """The weights in registers."""
+        plan, t = self.plan, self.text
+        t(f"my_unit = {'first + unit' if plan.layers == 1 else 'unit'} if live else {u(0)}")
+        for j in range(plan.vectors):
+            for q in range(plan.vector):
+                t(f"g{j}_{q} = {self.number(0)}")
+        self.each_sample(self.first_gradient_of, TOGETHER)
+        for j in range(plan.vectors):
+            for q in range(plan.vector):
+                self.update(f"w{j}_{q}", f"g{j}_{q}", [f"s{k}w{j}_{q}" for k in range(plan.slots)], True)
+
+    def first_gradient_of(self, base: str, count: int) -> None:
+        """Add the products of ``count`` samples from ``base`` on."""
+        plan, t = self.plan, self.text
+        for k in range(count):
+            t(f"d = {self.first_delta(base, k, 'my_unit')} if live else {self.number(0)}")
+            for j in range(plan.vectors):
+                self.load_x(base, k, j)
+                for q in range(plan.vector):
+                    t(f"g{j}_{q} += x{q} * d")
+
+    def update_first_bias(self) -> None:
+        """The biases of this block's units."""
+        plan = self.plan
+        with self.share(plan.units, last_first=True), self.text.block("if e < owned:"):
+            unit = "first + e" if plan.layers == 1 else "e"
+            self.add_up(plan.samples, lambda i: self.first_delta(i, 0, unit))
+            self.update_shared("bias1", "e", plan.units, False)
+
+    def update_columns(self) -> None:
+        """This block's columns of the second layer."""
+        plan, t = self.plan, self.text
+        n, own = plan.sizes[2], plan.units
+
+        def term(i: str) -> str:
+            return f"{self.real('a1', f'{i} * {u(own)} + c')} * {self.real(self.delta(2), f'{i} * {u(n)} + o')}"
+
+        with self.share(own * n):
+            t(f"c = uint32(e // {u(n)})", f"o = uint32(e % {u(n)})")
+            with t.block("if c < owned:"):
+                self.add_up(plan.samples, term)
+                self.update_shared("weights2", "e", own * n, True)
+
+    def update_bias(self, layer: int) -> None:
+        """The biases of a layer, in every block alike."""
+        plan = self.plan
+        n = plan.sizes[layer]
+        with self.share(n, last_first=True):
+            self.add_up(plan.samples, lambda i: self.real(self.delta(layer), f"{i} * {u(n)} + e"))
+            self.update_shared(f"bias{layer}", "e", n, False)
+
+    def update_layer(self, layer: int) -> None:
+        """The weights of a layer, in every block alike."""
+        plan, t = self.plan, self.text
+        n_in, n, row = plan.sizes[layer - 1], plan.sizes[layer], plan.tail_stride(layer)
+
+        def term(i: str) -> str:
+            delta = self.real(self.delta(layer), f"{i} * {u(n)} + o")
+            return f"{delta} * {self.real(f'a{layer - 1}', f'{i} * {u(n_in)} + c')}"
+
+        with self.share(n * n_in):
+            t(f"o = uint32(e // {u(n_in)})", f"c = uint32(e % {u(n_in)})")
+            self.add_up(plan.samples, term)
+            self.update_shared(f"weights{layer}", f"o * {u(row)} + c", n * row, True)
+
+
+def text(plan: Plan) -> str:
+    """The source of a plan's kernel, a function ``epoch`` of `PARAMETERS`."""
+    return Writer(plan).kernel()
