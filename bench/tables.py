@@ -45,7 +45,10 @@ PAGES = {
 
 OURS = "fastmlp"  #: the family whose first contender is set against the others
 #: Families in the order of the columns.
-FAMILIES = ("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16", "PyTorch CUDA")
+FAMILIES = (
+    *("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16"),
+    *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32"),
+)
 
 #: What the names of columns don't say.
 EXPLAINED = {
