@@ -25,8 +25,8 @@ from fastmlp.bench.measure import measure_job
 from fastmlp.bench.processes import Crew, WorkerDied, environment, python
 from fastmlp.bench.results import SpeedUp, speed_up
 from fastmlp.bench.suites import SUITES, Suite, with_source
-from fastmlp.bench.tables import number
-from fastmlp.bench.time_to_accuracy import seconds_to
+from fastmlp.bench.tables import number, wanted
+from fastmlp.bench.time_to_accuracy import median_seconds, seconds_to
 from fastmlp.bench.work import Work, mnist_is_here
 
 __all__ = ["AIMS", "PARTS", "OutOfTime", "aims_of", "main", "measure_part", "within"]
@@ -60,6 +60,10 @@ Tell = Callable[[str], None]
 
 class OutOfTime(KeyboardInterrupt):
     """Raised, like Ctrl-C, wherever the program is when its time is over."""
+
+
+class Failed(RuntimeError):
+    """A work that could not be measured; the message says why."""
 
 
 @contextmanager
@@ -157,13 +161,12 @@ def measure_part(run: Run, part: str) -> bool:
         while todo and run.left > LEAST:
             work, names = todo.pop(0)
             run.tell(f"{part}: {work.title}")
-            failure = measure_into(run, result, suite, (work, names), crew)
-            if failure is None:
+            try:
+                run.tell(f"  {in_words(measure_into(run, result, suite, (work, names), crew))}")
                 result["failed"].pop(work.title, None)
-                run.tell(f"  {in_words(result['measurements'][-1])}")
-            else:
-                result["failed"][work.title] = failure
-                run.tell(f"  failed: {failure}")
+            except Failed as error:
+                result["failed"][work.title] = str(error)
+                run.tell(f"  failed: {error}")
             if part == "gpu":
                 result["aims"] = aims_of(result)
             result["left"] = [job[0].title for job in todo]
@@ -177,8 +180,14 @@ def measure_part(run: Run, part: str) -> bool:
 
 def measure_into(
     run: Run, result: dict[str, Any], suite: Suite, job: tuple[Work, tuple[str, ...]], crew: Crew
-) -> str | None:
-    """Measure one work and add it to a result; None, or why there is nothing to be added."""
+) -> dict[str, Any]:
+    """Measure one work and add it to a result.
+
+    Raises
+    ------
+    Failed
+        If it took too long, or a process ended in its midst.
+    """
     work, names = job
     try:
         with within(min(run.left, LONGEST)):
@@ -186,9 +195,10 @@ def measure_into(
     except (OutOfTime, WorkerDied) as error:
         for name in names:  # whoever is in the midst of something would answer the next question with it
             crew.dismiss(name)
-        return str(error)
+        raise Failed(str(error)) from None
     result["measurements"].append(measurement)
-    return None
+    result["measurements"].sort(key=lambda one: (one["work"]["sizes"], one["work"]["batch_size"]))
+    return measurement
 
 
 def in_words(measurement: dict[str, Any]) -> str:
@@ -240,17 +250,15 @@ def aims_of(result: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def aim(what: str, wanted: float, reached: float, below: bool = False) -> dict[str, Any]:
+def aim(what: str, bound: float, reached: float, below: bool = False) -> dict[str, Any]:
     """One aim, as it is kept."""
-    enough = reached <= wanted if below else reached >= wanted
-    return {"what": what, "wanted": wanted, "below": below, "reached": reached, "enough": enough}
+    enough = reached <= bound if below else reached >= bound
+    return {"what": what, "wanted": bound, "below": below, "reached": reached, "enough": enough}
 
 
 def aim_in_words(one: dict[str, Any]) -> str:
     """One aim in a line."""
-    wanted = f"{'at most' if one['below'] else 'at least'} {number(one['wanted'])}"
-    verdict = "" if one["enough"] else "  MISSED"
-    return f"{one['what']}: {number(one['reached'])}, wanted {wanted}{verdict}"
+    return f"{one['what']}: {number(one['reached'])}; wanted {wanted(one)}"
 
 
 # ----------------------------------------------------------------------------------------------------- accuracy
@@ -290,7 +298,7 @@ def training_aims(accuracy: dict[str, Any]) -> list[dict[str, Any]]:
     ours = accuracy["programs"].get(OURS)
     if ours is None or not ours["runs"]:
         return []
-    seconds = statistics.median_high(seconds_to(one, TRAINING, "training") for one in ours["runs"])
+    seconds = median_seconds(ours, TRAINING, "training")
     return [aim(f"seconds of training to {TRAINING:.0%}", TRAINING_SECONDS, seconds, below=True)]
 
 

@@ -264,6 +264,6 @@ def seconds_to(run: dict[str, Any], target: float, clock: str = "seconds") -> fl
     return next((point[clock] for point in run["curve"] if point["accuracy"] >= target), float("inf"))
 
 
-def median_seconds(program: dict[str, Any], target: float) -> float:
+def median_seconds(program: dict[str, Any], target: float, clock: str = "seconds") -> float:
     """The median of `seconds_to` over the seeds: infinite where half of them did not get there."""
-    return statistics.median_high([seconds_to(run, target) for run in program["runs"]])
+    return statistics.median_high([seconds_to(run, target, clock) for run in program["runs"]])
