@@ -223,8 +223,8 @@ class Mlp:
 
     def _adopt(self, parameters: np.ndarray) -> None:
         """Make a flat array the parameters, and ``weights`` views of it."""
-        residence: Callable[..., Residence] = getattr(self._backend, "residence", OnHost)
-        self._numbers = residence(self.network, parameters, self._device)
+        reside: Callable[..., Residence] = getattr(self._backend, "reside", OnHost)
+        self._numbers = reside(self.network, parameters, self._device)
         self._weights = Weights(self.network.rows(parameters), self._numbers)
 
     def __repr__(self) -> str:

@@ -28,9 +28,9 @@ def backend(name: str = "auto", network: Network | None = None) -> Backend:
     Parameters
     ----------
     name : {"auto", "cpu", "numpy", "cuda"}, default "auto"
-        "cuda:1" is the second GPU's; a plain "cuda" that of $FASTMLP_CUDA_DEVICE, or else the first. "auto" is the GPU's
-        where one works and the network is large enough for it to be faster (`fastmlp.kernels.cuda.config`), and the
-        CPU's compiled one otherwise.
+        "cuda:1" is the second GPU's; a plain "cuda" that of $FASTMLP_CUDA_DEVICE, or else the first. "auto" is the
+        GPU's where one works and the network is large enough for it to be faster (`fastmlp.kernels.cuda.config`), and
+        the CPU's compiled one otherwise.
     network : Network, optional
         What it is for; "auto" needs it to choose the GPU.
 

@@ -1,7 +1,7 @@
 """Where a network's numbers live from call to call.
 
 A backend that computes where the host's memory is takes NumPy arrays, and needs nothing of this: `OnHost` passes them
-on. One that computes elsewhere has a function ``residence(network, parameters, device)`` that gives an object with
+on. One that computes elsewhere has a function ``reside(network, parameters, device)`` that gives an object with
 the same methods, and keeps parameters, optimizer state and data there.
 """
 

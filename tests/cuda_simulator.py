@@ -785,6 +785,8 @@ def _jit(function=None, device=False, launch_bounds=None, **options):
 
 
 class _Overload:
+    shared_mem_per_block = 0
+
     def max_cooperative_grid_blocks(self, block, dynamic: int = 0) -> int:
         return settings.multiprocessors * settings.blocks_per_multiprocessor
 
@@ -810,6 +812,12 @@ class _Device:
     @property
     def MAX_SHARED_MEMORY_PER_BLOCK_OPTIN(self):
         return settings.shared_memory
+
+    @property
+    def MAX_SHARED_MEMORY_PER_MULTIPROCESSOR(self):
+        return settings.shared_memory + 1024
+
+    MAX_REGISTERS_PER_MULTIPROCESSOR = 65_536
 
 
 _allocated: dict[int, int] = {}
@@ -845,6 +853,30 @@ def _to_device(array, stream=0, copy=True, to=None):
     return target
 
 
+def _interface(array) -> dict:
+    """``__cuda_array_interface__``: here the host's memory stands for the device's."""
+    ary = array._ary
+    strides = None if ary.flags.c_contiguous else ary.strides
+    data = (ary.ctypes.data, not ary.flags.writeable)
+    return {
+        "shape": ary.shape,
+        "typestr": ary.dtype.str,
+        "data": data,
+        "strides": strides,
+        "stream": None,
+        "version": 3,
+    }
+
+
+def _as_cuda_array(foreign, sync=True):
+    """A device array of Numba's on another library's memory."""
+    interface = foreign.__cuda_array_interface__
+    holder = SimpleNamespace(__array_interface__={**interface, "version": 3})
+    array = _devicearray.FakeCUDAArray(np.asarray(holder))
+    array.owner = foreign
+    return array
+
+
 def install() -> None:
     """Put this simulator in the place of numba-cuda's own, for the rest of the process.
 
@@ -870,6 +902,8 @@ def install() -> None:
     cuda.device_array_like = _devicearray.device_array_like = lambda array, stream=0: _device_array(
         array.shape, array.dtype
     )
+    cuda.as_cuda_array = _as_cuda_array
+    _devicearray.FakeCUDAArray.__cuda_array_interface__ = property(_interface)
     _devices.FakeCUDAContext.get_memory_info = _memory_info
     for context in _devices.gpus.lst:
         context._device = _Device()

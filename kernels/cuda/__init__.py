@@ -89,7 +89,7 @@ def prepare(
     _calls().prepare(network, rule, X, Y, batch_size, errors)
 
 
-def residence(network: Network, parameters: np.ndarray, device: int | None = None) -> "OnDevice":
+def reside(network: Network, parameters: np.ndarray, device: int | None = None) -> "OnDevice":
     """Where a network's parameters and its optimizer's state live between calls: on the GPU."""
     _calls()
     from fastmlp.kernels.cuda.residence import OnDevice

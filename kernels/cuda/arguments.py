@@ -79,10 +79,12 @@ def described(array: Any) -> Any:
     return Described(array) if memory.is_on_device(array) else array
 
 
-def inputs(network: Network, parameters: Any, X: Any, Y: Any = None) -> None:
-    """`fastmlp.kernels.contract.check_inputs`."""
-    check_inputs(network, described(parameters), described(X), None if Y is None else described(Y))
+def inputs(network: Network, parameters: Any, X: Any, Y: Any = None) -> int:
+    """`fastmlp.kernels.contract.check_inputs`; returns the number of samples."""
+    samples = described(X)
+    check_inputs(network, described(parameters), samples, None if Y is None else described(Y))
     on_boundary("parameters", parameters)
+    return samples.shape[0]
 
 
 def flat(name: str, array: Any, size: int, dtype: str) -> None:
@@ -111,7 +113,7 @@ def order(given: np.ndarray, n: int, batch_size: int) -> None:
 
 def on_boundary(name: str, array: Any) -> None:
     """Refuse a device array that does not start where vectors do; NumPy arrays are copied, and may start anywhere."""
-    if memory.is_on_device(array) and memory.address(array) % ALIGNMENT:
+    if memory.is_on_device(array) and Described(array).size and memory.address(array) % ALIGNMENT:
         raise ValueError(f"{name} is off a {ALIGNMENT}-byte boundary; expected an array as a GPU's allocator gives")
 
 

@@ -44,8 +44,7 @@ def _slots(rule: Rule, state: State) -> Any:
 
 def feedforward(network: Network, parameters: Any, X: Any) -> list[np.ndarray]:
     """Activations T [n, units] of every layer after the input."""
-    arguments.inputs(network, parameters, X)
-    n, sizes = len(X), network.sizes[1:]
+    n, sizes = arguments.inputs(network, parameters, X), network.sizes[1:]
     with at_work() as (device, stream):
         out = memory.empty(n * sum(sizes), network.dtype, "the activations")
         inference.feedforward(device, network, *_samples(parameters, X), out, stream)
@@ -56,8 +55,7 @@ def feedforward(network: Network, parameters: Any, X: Any) -> list[np.ndarray]:
 
 def predict(network: Network, parameters: Any, X: Any) -> np.ndarray:
     """Outputs T [n, n_out]."""
-    arguments.inputs(network, parameters, X)
-    n, n_out = len(X), network.sizes[-1]
+    n, n_out = arguments.inputs(network, parameters, X), network.sizes[-1]
     with at_work() as (device, stream):
         out = memory.empty(n * n_out, network.dtype, "the outputs")
         inference.predict(device, network, *_samples(parameters, X), out, stream)
@@ -114,10 +112,10 @@ def train_epoch(
     errors: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
-    arguments.inputs(network, parameters, X, Y)
+    n = arguments.inputs(network, parameters, X, Y)
     arguments.state(rule, state, parameters)
     arguments.writable(parameters=parameters)
-    arguments.order(order, len(X), batch_size)
+    arguments.order(order, n, batch_size)
     batches = -(-len(order) // batch_size)
     if errors is not None:
         arguments.flat("errors", errors, batches, "float64")

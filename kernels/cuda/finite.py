@@ -1,16 +1,21 @@
 """Whether an array holds nan or infinity, looked for on the GPU: one launch, four bytes back."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import cuda, uint32
+from numba import cuda
 
-from fastmlp.kernels.cuda import memory
+from fastmlp.kernels.cuda import generate, memory
 from fastmlp.kernels.cuda.config import FINITE_BLOCKS, FINITE_THREADS
 from fastmlp.kernels.cuda.device import Device
 
 
-def _look(values, found):
+TEXT = """
+from numba import cuda, uint32
+
+
+def look(values, found):
     i = cuda.grid(1)
     step = cuda.gridsize(1)
     while i < values.size:
@@ -18,9 +23,14 @@ def _look(values, found):
         if value - value != value - value:  # of nan and infinity that is nan, which equals nothing
             cuda.atomic.max(found, 0, uint32(1))
         i += step
+"""
 
 
-_kernel: Any = cuda.jit(_look)
+@cache
+def kernel() -> Any:
+    """The kernel; for any dtype."""
+    loaded = generate.module("finite", TEXT)
+    return cuda.jit(cache=generate.is_cacheable(loaded))(loaded.look)
 
 
 def is_finite(device: Device, array: Any, stream: Any) -> bool:
@@ -31,5 +41,5 @@ def is_finite(device: Device, array: Any, stream: Any) -> bool:
     memory.clear(found, stream)
     most = -(-array.size // FINITE_THREADS)
     blocks = min(most, FINITE_BLOCKS * device.multiprocessors)
-    device.launch(_kernel, blocks, FINITE_THREADS, (array, found), stream)
+    device.launch(kernel(), blocks, FINITE_THREADS, (array, found), stream)
     return not memory.fetch(found, stream)[0]
