@@ -100,7 +100,8 @@ def _load(name: str, text: str) -> ModuleType:
     if not path.exists() or path.read_text() != text:
         _replace(path, text)
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded

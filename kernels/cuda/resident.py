@@ -17,9 +17,8 @@ A batch that is short has its last sample repeated, with a delta of zero. Paddin
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from fastmlp.kernels.activations import SOFTMAX
 from fastmlp.kernels.cuda import formulas
 from fastmlp.kernels.cuda.generate import Text
 from fastmlp.kernels.cuda.resident_plan import CLUSTER, LOCAL, WARP, Plan
@@ -43,12 +42,12 @@ from fastmlp.kernels.cuda.ptx import (
 
 #: Parameters of every resident kernel.
 PARAMETERS = (
-    "parameters, slots, X, Y, order, losses, errors, corrections, words, counters, gradients, tag, samples, steps, "
+    "parameters, slots, X, Y, order, losses, errors, corrections, words, counters, gradients, samples, steps, "
     "learning_rate, momentum, beta1, beta2, epsilon, input_scale, input_shift, l2"
 )
 
-#: Samples whose sums a thread holds at once, and above how many a loop of so many replaces straight code.
-TOGETHER, UNROLLED = 8, 16
+#: Above how many samples a loop replaces straight code.
+UNROLLED = 16
 #: Words that a thread asks for at once before it looks at them.
 IN_FLIGHT = 16
 
@@ -89,7 +88,8 @@ class Writer:
     @contextmanager
     def share(self, count: int, name: str = "e", last_first: bool = False) -> Iterator[None]:
         """What follows is done for each number below ``count``, each by one thread; from the last thread on, or the
-        first."""
+        first.
+        """
         threads = self.plan.threads
         mine = f"uint32({u(threads - 1)} - thread)" if last_first else "thread"
         if count <= threads:
@@ -170,13 +170,15 @@ class Writer:
         self.text(*(f"{name} = {result}" for name, result in zip(names, results, strict=True)))
         self.text(*(f"{old} = {name}" for old, name in zip([w, *slots], names, strict=True)))
 
-    def update_shared(self, name: str, index: str, size: int, penalised: bool) -> None:
-        """One step of the rule on an element of a part of shared memory, of whose sizes the slots follow; gradient
-        ``z``."""
-        kept = [self.real(name, index, k * size) for k in range(1 + self.plan.slots)]
+    def update_shared(self, name: str, size: int) -> None:
+        """One step of the rule on element ``place`` of a part of shared memory, whose gradient is ``z``.
+
+        The rule's slots follow the part, each as long as it: ``size``.
+        """
+        kept = [self.real(name, "place", k * size) for k in range(1 + self.plan.slots)]
         names = ["w", *(f"slot{k}" for k in range(self.plan.slots))]
         self.text(*(f"{local} = {place}" for local, place in zip(names, kept, strict=True)))
-        self.update("w", "z", names[1:], penalised)
+        self.update("w", "z", names[1:], name.startswith("weights"))
         self.text(*(f"{place} = {local}" for local, place in zip(names, kept, strict=True)))
 
     # ------------------------------------------------------------------------------------------------ the kernel
@@ -200,10 +202,11 @@ class Writer:
                 self.sync()
                 self.deltas_back()
                 self.update_all()
-                self.text(f"step = uint32(step + {u(1)})", f"tag = uint32(tag + {u(1)})")
+                self.text(f"step = uint32(step + {u(1)})")
                 self.text("now, other = other, now")
             self.sync()
-            self.report_losses()
+            if self.plan.slices == 1:
+                self.report_losses()
             self.give_weights()
             if self.plan.exchange == CLUSTER:
                 self.text("cluster_sync()  # nobody leaves while others may still write into its memory")
@@ -214,26 +217,25 @@ class Writer:
         plan, t = self.plan, self.text
         if plan.exchange == CLUSTER:
             t(f"cluster_of({plan.groups})")
-        t(f"real = cuda.shared.array(0, {self.dtype}, 16)", "places = cuda.shared.array(0, int64, 16)")
+        t(f"real = cuda.shared.array(0, {self.dtype}, 16)", "places = cuda.shared.array(0, int32, 16)")
         if plan.labels:
             t("labels = cuda.shared.array(0, int32, 16)")
         if "raw" in plan.offsets:
             raw = "uint32" if plan.inputs == "uint8" else plan.inputs
-            t(f"raw = cuda.shared.array(0, {plan.inputs}, 16)", f"raw_vectors = cuda.shared.array(0, {raw}, 16)")
+            t(f"raw = cuda.shared.array(0, {plan.inputs}, 16)")
+            t(f"raw_vectors = cuda.shared.array(0, {raw}, 16)")
         if plan.exchange == CLUSTER:
             t("here = cuda.shared.array(0, uint64, 16)")
-        t("thread = uint32(cuda.threadIdx.x)", f"lane = uint32(thread & {u(31)})", f"warp = uint32(thread >> {u(5)})")
+        t("thread = uint32(cuda.threadIdx.x)")
+        t(f"lane = uint32(thread & {u(31)})", f"warp = uint32(thread >> {u(5)})")
         t("block = uint32(cuda.blockIdx.x)")
         t(f"group = uint32(block % {u(plan.groups)})", f"slice_ = uint32(block // {u(plan.groups)})")
-        t(f"unit = uint32(lane % {u(plan.units)})  # of this block")
-        t(f"piece = uint32(warp * {u(plan.pieces_per_warp)} + lane // {u(plan.units)})  # of the unit's row")
+        t(f"unit = uint32(lane % {u(plan.lanes)} * {u(plan.rows)})  # of this block: the first of this thread")
+        t(f"piece = uint32(warp * {u(plan.pieces_per_warp)} + lane // {u(plan.lanes)})  # of the units' rows")
         t(f"first = uint32(group * {u(plan.units)})")
         t(f"owned = uint32(min(max(int32({self.hidden}) - int32(first), int32(0)), int32({plan.units})))")
-        t(
-            f"working = piece < {u(plan.pieces)}",
-            "live = working and unit < owned",
-            f"piece = piece if working else {u(0)}",
-        )
+        t(f"working = piece < {u(plan.pieces)}", f"piece = piece if working else {u(0)}")
+        t(*(f"live{m} = working and unit + {u(m)} < owned" for m in range(plan.rows)))
         t(f"step, now, other = {u(0)}, {u(0)}, {u(1)}")
 
     # --------------------------------------------------------------------------------- weights in, weights out
@@ -242,30 +244,43 @@ class Writer:
         _, offset, stride = self.plan.place(1)
         return f"{u(offset)} + (first + unit) * {u(stride)} + piece * {u(self.plan.vector)}"
 
-    def vector_names(self, letter: str, j: int) -> str:
+    def vector_names(self, letter: str, m: int, j: int) -> str:
         """The names of a vector's numbers."""
-        return ", ".join(f"{letter}{j}_{q}" for q in range(self.plan.vector))
+        return ", ".join(f"{letter}{m}_{j}_{q}" for q in range(self.plan.vector))
+
+    def each_vector(self) -> Iterator[tuple[int, int]]:
+        """The rows and vectors of a thread."""
+        return ((m, j) for m in range(self.plan.rows) for j in range(self.plan.vectors))
+
+    def each_weight(self) -> Iterator[str]:
+        """What follows the letter in the names of a thread's weights."""
+        return (f"{m}_{j}_{q}" for m, j in self.each_vector() for q in range(self.plan.vector))
 
     @contextmanager
-    def if_vector(self, j: int) -> Iterator[None]:
-        """What follows is done where this thread's vector ``j`` exists."""
+    def if_vector(self, m: int, j: int) -> Iterator[None]:
+        """What follows is done where this thread's vector ``j`` of its row ``m`` exists."""
         plan = self.plan
         inside = (j + 1) * plan.pieces <= plan.row_vectors
-        condition = "live" if inside else f"live and piece + {u(j * plan.pieces)} < {u(plan.row_vectors)}"
-        with self.text.block(f"if {condition}:"):
+        more = "" if inside else f" and piece + {u(j * plan.pieces)} < {u(plan.row_vectors)}"
+        with self.text.block(f"if live{m}{more}:"):
             yield
+
+    def vector_place(self, m: int, j: int, more: int) -> str:
+        """Where a vector lies in an array of parameters or slots."""
+        _, _, stride = self.plan.place(1)
+        return f"start + {u(m * stride + j * self.plan.pieces * self.plan.vector + more)}"
 
     def take_weights(self) -> None:
         """Parameters and state into registers and shared memory; everything else there zero."""
         plan, t = self.plan, self.text
         zeros = ", ".join([self.number(0)] * plan.vector)
         t(f"start = uint32({self.first_row()})")
-        for j in range(plan.vectors):
-            jump = j * plan.pieces * plan.vector
-            for letter, array, more in self.kept_arrays():
-                t(f"{self.vector_names(letter, j)} = {zeros}")
-                with self.if_vector(j):
-                    t(f"{self.vector_names(letter, j)} = load_global({array}, start + {u(jump + more)})")
+        for m, j in self.each_vector():
+            for letter, _, _ in self.kept_arrays():
+                t(f"{self.vector_names(letter, m, j)} = {zeros}")
+            with self.if_vector(m, j):
+                for letter, array, more in self.kept_arrays():
+                    t(f"{self.vector_names(letter, m, j)} = load_global({array}, {self.vector_place(m, j, more)})")
         with self.share(2 * plan.samples * plan.sample_stride):
             t(f"{self.real('x', 'e')} = {self.number(0)}")
         for move in self.moves():
@@ -354,18 +369,18 @@ class Writer:
     @contextmanager
     def by_first_block(self, only: bool) -> Iterator[None]:
         """What follows is done by one block, if ``only`` that."""
-        with self.text.block(f"if block == {u(0)}:" if only else "if True:"):
+        with self.text.block(f"if block == {u(0)}:") if only else nullcontext():
             yield
 
     def give_weights(self) -> None:
         """Parameters and state back to global memory; of several slices, which have the same, the first does it."""
-        plan, t = self.plan, self.text
+        t = self.text
         with t.block(f"if slice_ == {u(0)}:"):
-            for j in range(plan.vectors):
-                jump = j * plan.pieces * plan.vector
-                with self.if_vector(j):
+            for m, j in self.each_vector():
+                with self.if_vector(m, j):
                     for letter, array, more in self.kept_arrays():
-                        t(f"store_global({array}, start + {u(jump + more)}, ({self.vector_names(letter, j)},))")
+                        numbers = self.vector_names(letter, m, j)
+                        t(f"store_global({array}, {self.vector_place(m, j, more)}, ({numbers},))")
             for move in self.moves():
                 move(True)
 
@@ -385,12 +400,12 @@ class Writer:
         with self.share(plan.samples, last_first=True):
             t(f"p = {step} * {u(plan.batch)} + slice_ * {u(plan.samples)} + e")
             t(f"p = uint32(min(p, samples - {u(1)}))")
-            t(f"places[{u(plan.offsets['rows'] // 8)} + {buffer} * {u(plan.samples)} + e] = order[p]")
+            t(f"places[{u(plan.offsets['places'] // 4)} + {buffer} * {u(plan.samples)} + e] = order[p]")
 
     def place_of(self, sample: str, buffer: str) -> str:
         """The index of a sample in X."""
         plan = self.plan
-        return f"uint64(places[{u(plan.offsets['rows'] // 8)} + {buffer} * {u(plan.samples)} + {sample}])"
+        return f"uint64(places[{u(plan.offsets['places'] // 4)} + {buffer} * {u(plan.samples)} + {sample}])"
 
     def start_copies(self, buffer: str = "other") -> None:
         """Set off the next batch's rows, if they can be copied in vectors."""
@@ -499,7 +514,7 @@ class Writer:
             t(f"present = uint32(min(max(int32(whole) - int32(before), int32(0)), int32({plan.samples})))")
         else:
             t("present = whole")
-        t(f"count = {self.dtype}(whole)")
+        t(f"count = {self.dtype}(whole)", f"tag = uint32(step + {u(1)})")
         if plan.network.l2:
             t("penalty = l2 / count")
         if plan.kind == "adam":
@@ -507,72 +522,95 @@ class Writer:
                 t(f"correction{k + 1} = {self.real('corrections', f'now * {u(2)}', k)}")
 
     # -------------------------------------------------------------------------------------------------- forward
-    def each_sample(self, body: Callable[[str, int], None], together: int) -> None:
-        """``body(base, count)`` for all samples, so many together; in a loop where there are many."""
-        samples = self.plan.samples
-        looped = samples // together * together if samples > UNROLLED else 0
-        if looped:
-            with self.text.block(f"for b_ in range({u(0)}, {u(looped)}, {u(together)}):"):
+    def each_sample(self, body: Callable[[str, int, int], None]) -> None:
+        """``body(base, first, count)`` for all samples, as many together as a thread has room for.
+
+        A sample is ``base`` plus a number from ``first`` on; ``base`` is the variable of a loop where there are many.
+        """
+        samples, together = self.plan.samples, self.plan.together
+        start = samples // together * together if samples > UNROLLED else 0
+        if start:
+            with self.text.block(f"for b_ in range({u(0)}, {u(start)}, {u(together)}):"):
                 self.text("b = uint32(b_)")
-                body("b", together)
-        start = looped
+                body("b", 0, together)
         while start < samples:
-            count = min(together, 1 << ((samples - start).bit_length() - 1))
-            body(u(start), count)
+            count = min(together, samples - start)
+            body(u(0), start, count)
             start += count
 
-    def load_x(self, sample: str, more: int, j: int) -> None:
-        """``x0``, ``x1``, ... become a vector of a sample."""
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether what is loaded of the samples stays in registers between the two passes."""
+        return self.plan.keeps_samples and self.plan.samples <= UNROLLED
+
+    def take_x(self, base: str, k: int, j: int, again: bool) -> list[str]:
+        """The names of a vector's numbers of sample ``base + k``, loaded unless they are kept from before."""
         plan = self.plan
-        names = ", ".join(f"x{q}" for q in range(plan.vector))
-        jump = more * plan.sample_stride + j * plan.pieces * plan.vector
-        self.text(f"{names} = load_shared(real, x_now + {sample} * {u(plan.sample_stride)} + {u(jump)})")
+        names = [f"x{k}_{j}_{q}" if self.keeps_samples else f"x{q}" for q in range(plan.vector)]
+        if not (again and self.keeps_samples):
+            jump = k * plan.sample_stride + j * plan.pieces * plan.vector
+            place = f"x_now + {base} * {u(plan.sample_stride)} + {u(jump)}"
+            self.text(f"{', '.join(names)} = load_shared(real, {place})")
+        return names
 
     def first_layer(self) -> None:
-        """Each thread's part of its unit's sum, for every sample; parts in a warp are added by shuffles."""
+        """Each thread's part of its units' sums, for every sample; parts in a warp are added by shuffles."""
         self.text(f"x_now = uint32({self.sample_at(u(0), 'now')} + piece * {u(self.plan.vector)})")
-        self.each_sample(self.first_layer_of, TOGETHER)
+        self.each_sample(self.first_layer_of)
 
-    def first_layer_of(self, base: str, count: int) -> None:
-        """Of ``count`` samples from ``base`` on."""
+    def first_layer_of(self, base: str, start: int, count: int) -> None:
+        """The sums of some samples: ``v0``, ``v1``, ..., one for each row of each sample."""
         plan, t = self.plan, self.text
-        for k in range(count):
-            t(f"v{k} = {self.number(0)}")
+        sums = count * plan.rows
+        t(*(f"v{i} = {self.number(0)}" for i in range(sums)))
         for j in range(plan.vectors):
             for k in range(count):
-                self.load_x(base, k, j)
-                for q in range(plan.vector):
-                    t(f"v{k} += x{q} * w{j}_{q}")
+                names = self.take_x(base, start + k, j, False)
+                for m in range(plan.rows):
+                    t(*(f"v{k * plan.rows + m} += {x} * w{m}_{j}_{q}" for q, x in enumerate(names)))
         if plan.pieces % plan.pieces_per_warp:
-            for k in range(count):
-                t(f"v{k} = v{k} if working else {self.number(0)}")
-        left, sample, idle = self.fold_pieces(count)
-        place = f"(warp * {u(plan.samples)} + {base} + {sample}) * {u(plan.units)} + unit"
-        with t.block(f"if lane & {u(idle)} == {u(0)}:" if idle else "if True:"):
-            for k in range(left):
-                t(f"{self.real('sums', place, k * plan.units)} = v{k}")
+            t(*(f"v{i} = v{i} if working else {self.number(0)}" for i in range(sums)))
+        left, first, idle = self.fold_pieces(sums)
+        t(f"i = uint32({first})")
+        for i in range(left):
+            bound = f" and lane & {u(idle)} == {u(0)}" if idle else ""
+            with t.block(f"if {u(i)} < have{bound}:"):
+                number = f"(i + {u(i)})"
+                sample = f"(warp * {u(plan.samples)} + {base} + {u(start)} + {number} // {u(plan.rows)})"
+                place = f"{sample} * {u(plan.units)} + unit + {number} % {u(plan.rows)}"
+                t(f"{self.real('sums', place)} = v{i}")
 
     def fold_pieces(self, count: int) -> tuple[int, str, int]:
         """Add the parts of a warp's pieces: where a lane has several sums, it gives half of them away and gets its
         partner's share of the other half, so that every step halves the sums as well as the pieces.
 
-        Returns how many sums each lane is left with, which sample the first one is of, and the bits of the lanes that
-        have only copies.
+        Of an odd number the upper lanes get one less, and in its place something that is no sum: ``have`` says how many
+        are. Returns how many places each lane is left with, which of all sums is its first, and the bits of the lanes
+        that have only copies.
         """
-        t, bit, idle, samples = self.text, WARP // 2, 0, []
-        while bit >= self.plan.units:
-            if count > 1:
-                count //= 2
-                samples.append(f"(lane & {u(bit)}) // {u(bit)} * {u(count)}")
-                t(f"upper = lane & {u(bit)} != {u(0)}")
-                for k in range(count):
-                    t(f"kept = v{k + count} if upper else v{k}", f"given = v{k} if upper else v{k + count}")
-                    t(f"v{k} = kept + cuda.shfl_xor_sync({u(0xFFFFFFFF)}, given, {bit})")
-            else:
+        t, bit, idle, firsts = self.text, WARP // 2, 0, []
+        t(f"have = {u(count)}")
+
+        def partner(value: str) -> str:
+            return f"cuda.shfl_xor_sync({u(0xFFFFFFFF)}, {value}, {bit})"
+
+        while bit >= self.plan.lanes:
+            half = (count + 1) // 2
+            if count == 1:
                 idle |= bit
-                t(f"v0 += cuda.shfl_xor_sync({u(0xFFFFFFFF)}, v0, {bit})")
-            bit //= 2
-        return count, " + ".join(samples) or u(0), idle
+            else:
+                firsts.append(f"(lane & {u(bit)}) // {u(bit)} * {u(half)}")
+                t(f"upper = lane & {u(bit)} != {u(0)}")
+                t(f"more = uint32(have - {u(half)}) if have > {u(half)} else {u(0)}")
+                t(f"have = more if upper else uint32(min(have, {u(half)}))")
+            for i in range(half):
+                if i + half < count:
+                    t(f"kept = v{i + half} if upper else v{i}", f"given = v{i} if upper else v{i + half}")
+                    t(f"v{i} = kept + {partner('given')}")
+                else:
+                    t(f"v{i} += {partner(f'v{i}')}")
+            count, bit = half, bit // 2
+        return count, " + ".join(firsts) or u(0), idle
 
     def first_activations(self) -> None:
         """Sums over the warps, with the bias; activated, or sent where they are the outputs already."""
@@ -622,7 +660,7 @@ class Writer:
             self.text(f"send{double}(words, {self.word(e, addend)}, {value}, tag)")
 
     def send_parts(self) -> None:
-        """This block's part of every pre-activation of the second layer, to all blocks."""
+        """What this block has of every pre-activation of the second layer, to all blocks."""
         plan, t = self.plan, self.text
         if plan.layers == 1:
             return
@@ -639,24 +677,36 @@ class Writer:
         """While words travel: the next batch, where the one after it is, and the loss of the one before."""
         self.take_batch(f"uint32(step + {u(1)})", "other")
         self.place_samples(f"uint32(step + {u(2)})", "now")
-        with self.text.block(f"if step > {u(0)}:"):
-            self.report_losses()
+        if self.plan.slices == 1:
+            with self.text.block(f"if step > {u(0)}:"):
+                self.report_losses()
 
     def report_losses(self) -> None:
-        """The sums of the last step's losses and errors, by the last warp of the first block."""
+        """The means of the last step's losses and errors, by the last warp of the first block."""
         plan, t = self.plan, self.text
-        count = plan.samples * self.outputs
         with t.block(f"if block == {u(0)} and warp == {u(plan.warps - 1)}:"):
-            t(f"previous = uint32(step - {u(1)})")
-            t(f"all_of_it = {self.dtype}(min(samples - previous * {u(plan.batch)}, {u(plan.batch)}))")
-            for name in ("losses", "errors") if plan.errors else ("losses",):
-                t(f"total = {self.number(0)}")
-                with t.block(f"for i_ in range(lane, {u(count)}, {u(WARP)}):"):
-                    t(f"total += {self.real(name, 'uint32(i_)')}")
-                self.fold("total", WARP // 2)
+            t(f"last = uint32(step - {u(1)})")
+            t(f"size = {self.dtype}(min(samples - last * {u(plan.batch)}, {u(plan.batch)}))")
+            for name in self.reports():
+                self.total_of(name)
                 with t.block(f"if lane == {u(0)}:"):
-                    divided = "all_of_it" if name == "losses" else f"(all_of_it * {self.number(2 * self.outputs)})"
-                    t(f"{name}[previous] = float64(total / {divided})")
+                    t(f"{name}[last] = {self.mean(name, 'total', 'size')}")
+
+    def reports(self) -> list[str]:
+        """What is reported of a step."""
+        return ["losses", "errors"] if self.plan.errors else ["losses"]
+
+    def total_of(self, name: str) -> None:
+        """``total`` becomes the sum of a part of shared memory with an entry for each output, in every lane."""
+        t = self.text
+        t(f"total = {self.number(0)}")
+        with t.block(f"for i_ in range(lane, {u(self.plan.samples * self.outputs)}, {u(WARP)}):"):
+            t(f"total += {self.real(name, 'uint32(i_)')}")
+        self.fold("total", WARP // 2)
+
+    def mean(self, name: str, total: str, size: str) -> str:
+        """The loss, or half the mean squared error, of a batch of that size."""
+        return f"{total} / {size}" if name == "losses" else f"{total} / ({size} * {self.number(2 * self.outputs)})"
 
     def receive_parts(self) -> None:
         """All blocks' parts of each number, added up by one thread or shared out among several."""
@@ -862,18 +912,78 @@ class Writer:
 
     # -------------------------------------------------------------------------------------------------- updates
     def update_all(self) -> None:
-        """Every gradient, and the rule's step with it."""
-        plan = self.plan
+        """Every gradient, and the rule's step with it; with several slices, all of them add theirs in between."""
+        if self.plan.slices == 1:
+            self.first_gradients()
+            self.update_first_layer()
+            for name, size, parts in self.shared_gradients():
+                with parts():
+                    self.update_shared(name, size)
+            return
+        self.text(f"mine = uint32({self.gradients_of('slice_')})")
+        self.first_gradients()
+        self.publish_first_gradients()
+        for name, _, parts in self.shared_gradients():
+            with parts():
+                self.text(f"gradients[mine + {u(self.plan.gradient_offsets[name])} + e] = z")
+        self.publish_losses()
+        self.meet(f"{u(1)} + group", f"tag * {u(self.plan.slices)}")
+        self.collect_first_gradients()
         self.update_first_layer()
-        if self.bias:
-            self.update_first_bias()
-        if plan.layers > 1:
-            self.update_columns()
-        for layer in range(2, plan.layers + 1):
-            if self.bias:
-                self.update_bias(layer)
-            if layer > 2:
-                self.update_layer(layer)
+        for name, size, parts in self.shared_gradients(False):
+            with parts():
+                self.collect(self.plan.gradient_offsets[name], "e", "z")
+                self.update_shared(name, size)
+        self.collect_losses()
+
+    def gradients_of(self, slice_: str) -> str:
+        """Where the gradients of this step lie that this group has from a slice."""
+        plan = self.plan
+        return f"((now * {u(plan.slices)} + {slice_}) * {u(plan.groups)} + group) * {u(plan.gradient_offsets['end'])}"
+
+    def collect(self, offset: int, index: str, name: str) -> None:
+        """The sum of a number over the slices."""
+        t = self.text
+        t(f"{name} = {self.number(0)}")
+        for k in range(self.plan.slices):
+            t(f"{name} += gradients[{self.gradients_of(u(k))} + {u(offset)} + {index}]")
+
+    def first_vector(self, m: int, j: int) -> str:
+        """Where a vector of the first layer's gradients lies: threads side by side."""
+        plan = self.plan
+        return f"({u((m * plan.vectors + j) * plan.threads)} + thread) * {u(plan.vector)}"
+
+    def publish_first_gradients(self) -> None:
+        """The gradients of the weights in registers, for the other slices."""
+        for m, j in self.each_vector():
+            self.text(f"store_global(gradients, mine + {self.first_vector(m, j)}, ({self.vector_names('g', m, j)},))")
+
+    def collect_first_gradients(self) -> None:
+        """The sums over the slices of the gradients of the weights in registers."""
+        t = self.text
+        for m, j in self.each_vector():
+            for k in range(self.plan.slices):
+                names = self.vector_names("g" if k == 0 else "h", m, j)
+                t(f"{names} = load_global(gradients, {self.gradients_of(u(k))} + {self.first_vector(m, j)})")
+                if k:
+                    t(*(f"g{m}_{j}_{q} += h{m}_{j}_{q}" for q in range(self.plan.vector)))
+
+    def publish_losses(self) -> None:
+        """The sums of losses and errors of this slice, for the first."""
+        plan, t = self.plan, self.text
+        with t.block(f"if group == {u(0)} and warp == {u(plan.warps - 1)}:"):
+            for k, name in enumerate(self.reports()):
+                self.total_of(name)
+                with t.block(f"if lane == {u(0)}:"):
+                    t(f"gradients[mine + {u(plan.gradient_offsets['losses'] + k)}] = total")
+
+    def collect_losses(self) -> None:
+        """The means over all slices."""
+        t = self.text
+        with t.block(f"if block == {u(0)} and thread == {u(0)}:"):
+            for k, name in enumerate(self.reports()):
+                self.collect(self.plan.gradient_offsets["losses"], u(k), "total")
+                t(f"{name}[step] = {self.mean(name, 'total', 'count')}")
 
     def first_delta(self, sample: str, more: int, unit: str) -> str:
         """The delta of one of this block's units; counted over all blocks where the units are the outputs."""
@@ -882,38 +992,60 @@ class Writer:
             return self.real("delta", f"{sample} * {u(self.outputs)} + {unit}", more * self.outputs)
         return self.real("delta1", f"{sample} * {u(plan.units)} + {unit}", more * plan.units)
 
+    def first_gradients(self) -> None:
+        """The gradients of the weights in registers."""
+        self.text(*(f"g{weight} = {self.number(0)}" for weight in self.each_weight()))
+        for m in range(self.plan.rows):
+            base = "first + unit" if self.plan.layers == 1 else "unit"
+            self.text(f"unit{m} = {base} + {u(m)} if live{m} else {u(0)}")
+        self.each_sample(self.first_gradients_of)
+
+    def first_gradients_of(self, base: str, start: int, count: int) -> None:
+        """Add the products of some samples."""
+        plan, t = self.plan, self.text
+        for k in range(start, start + count):
+            for m in range(plan.rows):
+                t(f"d{m} = {self.first_delta(base, k, f'unit{m}')} if live{m} else {self.number(0)}")
+            for j in range(plan.vectors):
+                names = self.take_x(base, k, j, True)
+                for m in range(plan.rows):
+                    t(*(f"g{m}_{j}_{q} += {x} * d{m}" for q, x in enumerate(names)))
+
     def update_first_layer(self) -> None:
         """The weights in registers."""
-        plan, t = self.plan, self.text
-        t(f"my_unit = {'first + unit' if plan.layers == 1 else 'unit'} if live else {u(0)}")
-        for j in range(plan.vectors):
-            for q in range(plan.vector):
-                t(f"g{j}_{q} = {self.number(0)}")
-        self.each_sample(self.first_gradient_of, TOGETHER)
-        for j in range(plan.vectors):
-            for q in range(plan.vector):
-                self.update(f"w{j}_{q}", f"g{j}_{q}", [f"s{k}w{j}_{q}" for k in range(plan.slots)], True)
+        for weight in self.each_weight():
+            self.update(f"w{weight}", f"g{weight}", [f"s{k}w{weight}" for k in range(self.plan.slots)], True)
 
-    def first_gradient_of(self, base: str, count: int) -> None:
-        """Add the products of ``count`` samples from ``base`` on."""
-        plan, t = self.plan, self.text
-        for k in range(count):
-            t(f"d = {self.first_delta(base, k, 'my_unit')} if live else {self.number(0)}")
-            for j in range(plan.vectors):
-                self.load_x(base, k, j)
-                for q in range(plan.vector):
-                    t(f"g{j}_{q} += x{q} * d")
-
-    def update_first_bias(self) -> None:
-        """The biases of this block's units."""
+    def shared_gradients(self, sums: bool = True) -> Iterator[tuple[str, int, Callable]]:
+        """The parts of parameters in shared memory: name, size and a context in which ``z`` is the gradient of
+        element ``e``, or only ``e`` is known, and ``place`` is where it lies.
+        """
         plan = self.plan
-        with self.share(plan.units, last_first=True), self.text.block("if e < owned:"):
-            unit = "first + e" if plan.layers == 1 else "e"
-            self.add_up(plan.samples, lambda i: self.first_delta(i, 0, unit))
-            self.update_shared("bias1", "e", plan.units, False)
+        if self.bias:
+            yield "bias1", plan.units, lambda: self.first_bias_gradients(sums)
+        if plan.layers > 1:
+            yield "weights2", plan.units * plan.sizes[2], lambda: self.column_gradients(sums)
+        for layer in range(2, plan.layers + 1):
+            n = plan.sizes[layer]
+            if self.bias:
+                yield f"bias{layer}", n, lambda layer=layer: self.bias_gradients(layer, sums)
+            if layer > 2:
+                size = n * plan.tail_stride(layer)
+                yield f"weights{layer}", size, lambda layer=layer: self.layer_gradients(layer, sums)
 
-    def update_columns(self) -> None:
-        """This block's columns of the second layer."""
+    @contextmanager
+    def first_bias_gradients(self, sums: bool) -> Iterator[None]:
+        """Of the biases of this block's units."""
+        plan, unit = self.plan, "first + e" if self.plan.layers == 1 else "e"
+        with self.share(plan.units, last_first=True), self.text.block("if e < owned:"):
+            self.text("place = e")
+            if sums:
+                self.add_up(plan.samples, lambda i: self.first_delta(i, 0, unit))
+            yield
+
+    @contextmanager
+    def column_gradients(self, sums: bool) -> Iterator[None]:
+        """Of this block's columns of the second layer."""
         plan, t = self.plan, self.text
         n, own = plan.sizes[2], plan.units
 
@@ -923,19 +1055,24 @@ class Writer:
         with self.share(own * n):
             t(f"c = uint32(e // {u(n)})", f"o = uint32(e % {u(n)})")
             with t.block("if c < owned:"):
-                self.add_up(plan.samples, term)
-                self.update_shared("weights2", "e", own * n, True)
+                t("place = e")
+                if sums:
+                    self.add_up(plan.samples, term)
+                yield
 
-    def update_bias(self, layer: int) -> None:
-        """The biases of a layer, in every block alike."""
-        plan = self.plan
-        n = plan.sizes[layer]
+    @contextmanager
+    def bias_gradients(self, layer: int, sums: bool) -> Iterator[None]:
+        """Of the biases of a layer above, in every block alike."""
+        n = self.plan.sizes[layer]
         with self.share(n, last_first=True):
-            self.add_up(plan.samples, lambda i: self.real(self.delta(layer), f"{i} * {u(n)} + e"))
-            self.update_shared(f"bias{layer}", "e", n, False)
+            self.text("place = e")
+            if sums:
+                self.add_up(self.plan.samples, lambda i: self.real(self.delta(layer), f"{i} * {u(n)} + e"))
+            yield
 
-    def update_layer(self, layer: int) -> None:
-        """The weights of a layer, in every block alike."""
+    @contextmanager
+    def layer_gradients(self, layer: int, sums: bool) -> Iterator[None]:
+        """Of the weights of a layer above the second, in every block alike."""
         plan, t = self.plan, self.text
         n_in, n, row = plan.sizes[layer - 1], plan.sizes[layer], plan.tail_stride(layer)
 
@@ -944,9 +1081,10 @@ class Writer:
             return f"{delta} * {self.real(f'a{layer - 1}', f'{i} * {u(n_in)} + c')}"
 
         with self.share(n * n_in):
-            t(f"o = uint32(e // {u(n_in)})", f"c = uint32(e % {u(n_in)})")
-            self.add_up(plan.samples, term)
-            self.update_shared(f"weights{layer}", f"o * {u(row)} + c", n * row, True)
+            t(f"o = uint32(e // {u(n_in)})", f"c = uint32(e % {u(n_in)})", f"place = uint32(o * {u(row)} + c)")
+            if sums:
+                self.add_up(plan.samples, term)
+            yield
 
 
 def text(plan: Plan) -> str:

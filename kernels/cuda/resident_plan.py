@@ -1,11 +1,12 @@
 """How a persistent epoch is laid out: which blocks own which units, what lies where in shared memory, what fits.
 
-The first layer's units are dealt out to *groups* of threads blocks; a block keeps its units' incoming weights in
+The first layer's units are dealt out to *groups*, each a block; a block keeps its units' incoming weights in
 registers, and their outgoing weights (its columns of the second layer) in shared memory. All further layers, if any,
 are in every block's shared memory. A batch may be cut into *slices*, each with blocks of its own.
 
-Within a block a unit's row is cut into vectors of 16 bytes. A warp's 32 lanes are ``units`` lanes times 32 / units
-*pieces*; a thread has ``vectors`` vectors of one unit, ``pieces`` vectors apart.
+Within a block a unit's row is cut into vectors of 16 bytes. A thread has ``vectors`` vectors, ``pieces`` vectors apart,
+of each of ``rows`` units; what it loads of a sample serves all of these. Neighbouring lanes have other units of the
+block, the lanes beyond them other pieces.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from fastmlp.kernels.network import N_OUT, OFFSET, STRIDE, Network
 from fastmlp.kernels.updates import UPDATES
 
 WARP = 32
+MOST_KEPT, MOST_SUMS = 48, 32  #: registers of a thread for samples that it keeps, and for sums
+OTHER_REGISTERS = 48  #: of a thread, for addresses and what is passing
 LOCAL, CLUSTER, GRID = "local", "cluster", "grid"  #: how blocks exchange: not at all (one block), in a cluster, in L2
 
 
@@ -35,10 +38,12 @@ class Plan:
         Dtype of the samples.
     labels, errors : bool
         Whether targets are labels; whether errors are wanted.
-    units : int
-        The first layer's units of a block: a power of two, at most 32.
+    rows : int
+        Units of a thread, in the first layer.
+    lanes : int
+        Lanes with other units: a power of two, at most 32.
     vectors : int
-        Of a thread.
+        Of a thread, of each of its units.
     groups : int
         Blocks that the first layer's units are dealt out to.
     slices : int, default 1
@@ -57,7 +62,8 @@ class Plan:
     inputs: str
     labels: bool
     errors: bool
-    units: int
+    rows: int
+    lanes: int
     vectors: int
     groups: int
     slices: int = 1
@@ -111,9 +117,14 @@ class Plan:
         return -(-self.row_vectors // self.vectors)
 
     @property
+    def units(self) -> int:
+        """Of a block, in the first layer."""
+        return self.rows * self.lanes
+
+    @property
     def pieces_per_warp(self) -> int:
         """Of a unit."""
-        return WARP // self.units
+        return WARP // self.lanes
 
     @cached_property
     def warps(self) -> int:
@@ -174,7 +185,7 @@ class Plan:
         part["x"] = 2 * b * self.sample_stride * itemsize
         if self.aligned and self.converts:
             part["raw"] = b * self.sizes[0] * np.dtype(self.inputs).itemsize
-        part["rows"] = 2 * b * 8
+        part["places"] = 2 * b * 4
         part["y"] = 2 * b * (4 if self.labels else self.sizes[-1] * itemsize)
         part["corrections"] = 4 * itemsize
         part["sums"] = self.warps * b * own * itemsize
@@ -222,6 +233,49 @@ class Plan:
             return 1
         kinds = self.addends + (1 if self.scattered else 0)
         return self.slices * 2 * kinds * self.exchanged * self.words
+
+    @cached_property
+    def gradient_offsets(self) -> dict[str, int]:
+        """Where each part of a block's gradients begins, in numbers, when slices exchange them; "end" is how many."""
+        if self.slices == 1:
+            return {"end": 1}
+        parts = {"first": self.threads * self.rows * self.vectors * self.vector, "losses": 2, "bias1": self.units}
+        if self.layers > 1:
+            parts["weights2"] = self.units * self.sizes[2]
+        for layer in range(2, self.layers + 1):
+            parts[f"bias{layer}"] = self.sizes[layer]
+            if layer > 2:
+                parts[f"weights{layer}"] = self.sizes[layer] * self.sizes[layer - 1]
+        offsets, at = {}, 0
+        for name, size in parts.items():
+            offsets[name] = at
+            at += -(-size // self.vector) * self.vector
+        offsets["end"] = at
+        return offsets
+
+    @property
+    def gradient_numbers(self) -> int:
+        """Numbers of global memory in which slices exchange gradients."""
+        return 1 if self.slices == 1 else 2 * self.blocks * self.gradient_offsets["end"]
+
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether a thread has room for what it loads of a batch's samples until it updates."""
+        return self.samples * self.vectors * self.vector * self.words <= MOST_KEPT
+
+    @property
+    def together(self) -> int:
+        """Samples whose sums a thread holds at once."""
+        most = max(1, MOST_SUMS // (self.rows * self.words))
+        return min(8, 1 << (most.bit_length() - 1))
+
+    @property
+    def registers(self) -> int:
+        """Of a thread, about: weights and state, sums or gradients, samples that are kept, addresses and the rest."""
+        weights = self.rows * self.vectors * self.vector
+        sums = max(self.together * self.rows, weights)
+        kept = self.samples * self.vectors * self.vector if self.keeps_samples else self.vector
+        return self.words * (weights * (1 + self.slots) + sums + kept) + OTHER_REGISTERS
 
     def place(self, layer: int) -> tuple[int, int, int]:
         """Units, first weight and stride of a layer in the flat array, layers counted from 1."""
