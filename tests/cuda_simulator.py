@@ -96,12 +96,13 @@ def aligned(shape, dtype, fill=None) -> np.ndarray:
 class Memory:
     """An array as a kernel sees it: every access is checked, and may let other threads run first."""
 
-    __slots__ = ("_address", "_array", "_itemsize", "_size", "dtype", "shape", "size")
+    __slots__ = ("_address", "_array", "_size", "_stride", "dtype", "shape", "size")
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
         self.dtype, self.shape, self.size = array.dtype, array.shape, array.size
-        self._size, self._itemsize = len(array), array.itemsize
+        self._size = len(array)
+        self._stride = array.strides[0] if array.ndim == 1 else None
         self._address = array.ctypes.data
 
     def __len__(self) -> int:
@@ -113,34 +114,44 @@ class Memory:
 
     def _place(self, index) -> int:
         """The address of an element; an error when it is none of this array's."""
-        if type(index) is tuple:
-            address = self._address
-            if len(index) != self._array.ndim:
-                raise IndexError(f"{len(index)} indices into {list(self.shape)}")
-            for i, n, stride in zip(index, self.shape, self._array.strides, strict=True):
-                if not 0 <= i < n:
-                    raise IndexError(f"index {tuple(map(int, index))} outside {list(self.shape)}")
-                address += int(i) * stride
-            return address
-        if self._array.ndim != 1:
-            raise IndexError(f"one index into {list(self.shape)}")
-        if isinstance(index, (float, np.floating)):
-            raise TypeError(f"index {index!r} is no whole number")
-        i = int(index)
-        if not 0 <= i < self._size:
-            raise IndexError(f"index {i} outside an array of {self._size}")
-        return self._address + i * self._array.strides[0]
+        if self._stride is not None:
+            if isinstance(index, (float, np.floating)):
+                raise TypeError(f"index {index!r} is no whole number")
+            i = int(index)
+            if not 0 <= i < self._size:
+                raise IndexError(f"index {i} outside an array of {self._size}")
+            return self._address + i * self._stride
+        if type(index) is not tuple or len(index) != self._array.ndim:
+            raise IndexError(f"index {index} into {list(self.shape)}")
+        address = self._address
+        for i, n, stride in zip(index, self.shape, self._array.strides, strict=True):
+            if not 0 <= i < n:
+                raise IndexError(f"index {tuple(map(int, index))} outside {list(self.shape)}")
+            address += int(i) * stride
+        return address
 
     def __getitem__(self, index):
-        if isinstance(index, slice):
+        if index.__class__ is slice:
             return Memory(self._array[index])
         address = self._place(index)
-        getcurrent().touch(address, False)
+        me = getcurrent()
+        launch = me.launch
+        me.left -= 1
+        entry = launch.shadow.get(address)
+        if (
+            launch.races
+            and me.left > 0
+            and entry is not None
+            and (entry[0] == me.number or (entry[0] >= 0 and me.known[entry[0]] >= entry[1]))
+        ):
+            entry[2][me.number] = me.time  # the usual case of `Thread.touch`, quickly
+        else:
+            me.left += 1
+            me.touch(address, False)
         return self._array[index]
 
     def __setitem__(self, index, value) -> None:
-        address = self._place(index)
-        getcurrent().touch(address, True)
+        getcurrent().touch(self._place(index), True)
         self._array[index] = value
 
     def view(self, dtype) -> "Memory":
@@ -195,10 +206,11 @@ class Thread(greenlet):
         if writer >= 0 and writer != me and self.known[writer] < when and not both_atomic:
             raise Race(f"{'write' if write else 'read'} after a write of {launch.threads[writer].name()}, unordered")
         if not write:
-            readers[me] = (self.time, atomic)
+            readers[-1 - me if atomic else me] = self.time
             return
-        for reader, (then, was_atomic) in readers.items():
-            if reader != me and self.known[reader] < then and not (atomic and was_atomic):
+        for place, then in readers.items():
+            reader = place if place >= 0 else -1 - place
+            if reader != me and self.known[reader] < then and not (atomic and place < 0):
                 raise Race(f"write after a read of {launch.threads[reader].name()}, unordered")
         launch.shadow[address] = [me, self.time, {}, atomic]
 
@@ -248,9 +260,10 @@ class Meeting:
 
 def join(threads: list[Thread]) -> None:
     """After a barrier, what any of them did is before all that any of them does."""
-    distinct = {id(t.known): t.known for t in threads}.values()
-    known = np.maximum.reduce(list(distinct))
-    known[[t.number for t in threads]] = [t.time for t in threads]
+    distinct = list({id(t.known): t.known for t in threads}.values())
+    known = list(map(max, *distinct)) if len(distinct) > 1 else distinct[0].copy()
+    for thread in threads:
+        known[thread.number] = thread.time
     for thread in threads:
         thread.known = known
         thread.time += 1
@@ -297,9 +310,9 @@ class Launch:
             raise ValueError(f"blocks of {n} threads, {blocks} blocks; expected 1 to 1024 threads, 1 block or more")
         if dynamic > settings.shared_memory:
             raise MemoryError(f"{dynamic} bytes of dynamic shared memory; the limit is {settings.shared_memory}")
-        self.start = np.zeros(n * blocks, np.int64)
+        self.start = [0] * (n * blocks)
         self.shadow: dict[int, list] = {}
-        self.released: dict[int, np.ndarray] = {}
+        self.released: dict[int, list[int]] = {}
         self.spins = 0
         self.hub = getcurrent()
         self.cluster = 0
@@ -427,14 +440,14 @@ class Concurrent:
             known = me.known.copy()
             known[me.number] = me.time
             before = launch.released.get(address)
-            launch.released[address] = known if before is None else np.maximum(before, known)
+            launch.released[address] = known if before is None else list(map(max, before, known))
             me.time += 1
 
     def _acquire(self, address: int) -> None:
         me = getcurrent()
         known = me.launch.released.get(address)
         if known is not None:
-            me.known = np.maximum(me.known, known)
+            me.known = list(map(max, me.known, known))
 
     def grid_sync(self) -> None:
         """A barrier of all threads of the grid."""
@@ -877,6 +890,42 @@ def _as_cuda_array(foreign, sync=True):
     return array
 
 
+def _hasten_types() -> None:
+    """Calls of Numba's scalar types, float32(x) and the like: at once NumPy's, for kernels are full of them."""
+    for kind in (types.Float, types.Integer, types.Boolean):
+        slow = kind.__call__
+
+        def call(self, *arguments, slow=slow):
+            if len(arguments) == 1 and arguments[0].__class__ in _NUMBERS:
+                return _SCALARS[self.name](arguments[0])
+            return slow(self, *arguments)
+
+        kind.__call__ = call
+
+
+def _wrapping(scalar):
+    """Integers wrap where NumPy would refuse a Python number that does not fit."""
+    bits, signed = np.dtype(scalar).itemsize * 8, np.dtype(scalar).kind == "i"
+
+    def convert(value):
+        if value.__class__ is scalar:
+            return value
+        try:
+            return scalar(value)
+        except OverflowError:
+            whole = int(value) & ((1 << bits) - 1)
+            return scalar(whole - (1 << bits) if signed and whole >> (bits - 1) else whole)
+
+    return convert
+
+
+_INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_SCALARS: dict = {name: getattr(np, name) for name in ("float32", "float64")}
+_SCALARS |= {name: _wrapping(getattr(np, name)) for name in _INTEGERS}
+_SCALARS |= {"bool": np.bool_, "boolean": np.bool_, "float16": np.float16}
+_NUMBERS = {int, float, bool, np.bool_, np.float16, np.float32, np.float64, *(getattr(np, name) for name in _INTEGERS)}
+
+
 def install() -> None:
     """Put this simulator in the place of numba-cuda's own, for the rest of the process.
 
@@ -890,6 +939,7 @@ def install() -> None:
     if not config.ENABLE_CUDASIM:
         raise RuntimeError("set NUMBA_ENABLE_CUDASIM=1 before Python starts")
     seed(settings.seed)
+    _hasten_types()
     kernel = _kernel.FakeCUDAKernel
     kernel.__call__ = _call
     kernel.__getitem__ = lambda self, configuration: Configured(self, *configuration)

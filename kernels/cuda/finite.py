@@ -10,7 +10,6 @@ from fastmlp.kernels.cuda import generate, memory
 from fastmlp.kernels.cuda.config import FINITE_BLOCKS, FINITE_THREADS
 from fastmlp.kernels.cuda.device import Device
 
-
 TEXT = """
 from numba import cuda, uint32
 

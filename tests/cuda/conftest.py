@@ -23,5 +23,6 @@ def schedule():
     seed = int(os.environ.get("FASTMLP_CUDA_SEED", "0"))
     cuda_simulator.seed(seed)
     before = vars(cuda_simulator.settings).copy()
+    cuda_simulator.settings.multiprocessors = 4  # so that grids stay small
     yield
     vars(cuda_simulator.settings).update(before)

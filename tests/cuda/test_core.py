@@ -13,7 +13,7 @@ from problems import RULES, random_parameters, random_problem
 from fastmlp import Adam, Mlp, Sgd, kernels
 from fastmlp.kernels import Network, State
 from fastmlp.kernels import cuda as backend
-from fastmlp.kernels.cuda import calls, config, device, finite, memory, missing
+from fastmlp.kernels.cuda import calls, config, device, memory, missing
 
 SIZES = (9, 5, 3)
 
@@ -94,7 +94,7 @@ def test_auto_takes_the_gpu_for_large_networks_by_the_rule(monkeypatch):
 def test_what_info_tells():
     told = backend.describe()
     assert told["gpu"] == "concurrent simulator, number 0"
-    assert "16 multiprocessors, compute capability 9.0, 227.0 KiB of shared memory a block" in told["gpu has"]
+    assert "4 multiprocessors, compute capability 9.0, 227.0 KiB of shared memory a block" in told["gpu has"]
     assert "of 16.0 GiB" in told["gpu memory"]
 
 
@@ -156,7 +156,7 @@ def test_memory_that_runs_out_says_what_was_needed_and_what_is_free():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1, 255, 256, 40_000])
+@pytest.mark.parametrize("size", [1, 255, 600])
 def test_nan_and_infinity_are_found_wherever_they_are(size, dtype):
     cuda_simulator.settings.multiprocessors = 1
     values = np.random.default_rng(0).normal(size=size).astype(dtype) * (np.finfo(dtype).max / 8)
@@ -262,8 +262,8 @@ def test_device_parameters_of_the_wrong_kind_are_refused(how):
     spoilt = REFUSED[how](cuda_simulator.aligned(network.size, "float32"))
     with pytest.raises(ValueError, match="parameters is"):
         backend.predict(network, Foreign(spoilt), problem.X)
+    state = State(Foreign(spoilt), np.zeros(1, np.int64))
     with pytest.raises(ValueError, match=r"state.slots is"):
-        state = State(Foreign(spoilt), np.zeros(1, np.int64))
         backend.update_weights(RULES[1], problem.parameters, random_parameters(network), state)
 
 
