@@ -200,7 +200,7 @@ def meet(w: Text) -> None:
     with w.block("if t == uint32(0):"):
         w("arrive(barrier, uint32(0), uint32(1))")
         with w.block("while uint32(acquire(barrier, uint32(0)) - awaited) >= uint32(0x80000000):"):
-            w("pause()")
+            w("pass")
     w("cuda.syncthreads()")
 
 
@@ -671,18 +671,17 @@ def report(w: Text, spec: Spec) -> None:
 
 # ------------------------------------------------------------------------------------------------------- the kernel
 def kernel(spec: Spec) -> str:
-    """The text of a kernel: a function ``kernel``. Which names it uses from outside is in `IMPORTS`."""
-    body = Text()
-    body.indent = "    "
+    """The text of a module with a function ``kernel``."""
+    w, body = Text(), Text()
     need = epoch(body, spec)
-    w = Text()
-    w(f"def kernel({', '.join(name for name, _ in arguments(spec))}):")
-    w.indent = "    "
     T = spec.dtype
-    w(f"pool = cuda.shared.array({max(need, spec.threads)}, {T})", "pool_at = shared_address(pool)")
-    w("t = uint32(cuda.threadIdx.x)", "block = uint32(cuda.blockIdx.x)", "blocks = uint32(cuda.gridDim.x)")
-    w(f"zero = {T}(0)", f"one = {T}(1)", f"half = {T}(0.5)")
-    return "\n".join([*w.lines, *body.lines]) + "\n"
+    w(IMPORTS)
+    with w.block(f"def kernel({', '.join(name for name, _ in arguments(spec))}):"):
+        w(f"pool = cuda.shared.array({max(need, spec.threads)}, {T})", "pool_at = shared_address(pool)")
+        w("t = uint32(cuda.threadIdx.x)", "block = uint32(cuda.blockIdx.x)", "blocks = uint32(cuda.gridDim.x)")
+        w(f"zero = {T}(0)", f"one = {T}(1)", f"half = {T}(0.5)")
+        w(*body.lines)
+    return str(w)
 
 
 def epoch(w: Text, spec: Spec) -> int:
@@ -729,6 +728,7 @@ IMPORTS = """\
 from numba import cuda, float32, float64, uint32, uint64
 
 from fastmlp.kernels.cuda.elementwise import exp, fabs, log, log1p, sqrt, tanh
-from fastmlp.kernels.cuda.ptx import acquire, arrive, load_global, load_shared, pause, store_global, store_shared
+from fastmlp.kernels.cuda.ptx import acquire, arrive, load_global, load_shared, store_global, store_shared
 from fastmlp.kernels.cuda.tile_ops import load_at, load_if, load_one_at, mma_float64, mma_tf32, shared_address, tf32
+
 """

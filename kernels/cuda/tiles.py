@@ -21,32 +21,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from fastmlp.kernels.cuda import generate
 from fastmlp.kernels.cuda.tile_ops import VECTOR
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 WARP = 32
 
 
-class Text:
-    """Lines of a kernel; `block` indents those written within it."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.indent = ""
-
-    def __call__(self, *lines: str) -> None:
-        self.lines += [self.indent + line for line in lines]
-
-    @contextmanager
-    def block(self, head: str) -> Iterator[None]:
-        """Lines under a head: ``with text.block("if x:")``."""
-        self(head)
-        before, self.indent = self.indent, self.indent + "    "
-        yield
-        self.indent = before
+class Text(generate.Text):
+    """Lines of a kernel, with loops over unsigned numbers."""
 
     def each(self, name: str, first: str, stop: str, step: str):
-        """A loop over unsigned numbers from ``first``; the loop's own lines end with `next`."""
+        """A loop over unsigned numbers from ``first``."""
         self(f"{name} = uint32({first})")
         return self._loop(f"while {name} < {stop}:", f"{name} = uint32({name} + {step})")
 
@@ -217,7 +203,7 @@ class Panel:
         self.in_row = long // self.vector
         if self.in_row * self.vector != long:
             raise ValueError(f"{tile}: {long} is no whole number of vectors of {self.vector}")
-        self.stride = long + _padding(tile.method, source.dtype, along, long)
+        self.stride = long + padding(tile.method, source.dtype, along, long)
         self.size = self.short * self.stride
         self.vectors = self.in_row * self.short
         self.threads = threads
@@ -301,7 +287,7 @@ class Panel:
                       f"= {value}_sum")  # fmt: skip
 
 
-def _padding(method: str, dtype: str, along: bool, long: int) -> int:
+def padding(method: str, dtype: str, along: bool, long: int) -> int:
     """Elements after each row of a panel, so that lanes which read at once meet no bank twice.
 
     A thread's vectors lie a row apart along the depth: an odd number of vectors from row to row does it. Fragments of
@@ -390,9 +376,6 @@ class Fma:
                 column = self._position(self.second, "tx", tile.across, j)
                 yield Group(row, column, tuple(f"s{i}_{j + q}" for q in range(side_by_side)))
 
-    def end(self, w: Text) -> None:
-        """Lines before the sums are read."""
-
 
 def product(
     w: Text,
@@ -458,7 +441,6 @@ def product(
         for panel in (a, b):
             panel.put(w, "side")
         w("cuda.syncthreads()")
-    summing.end(w)
     if tail is not None:
         tail(a)
     _lay_out(w, tile, dtype, summing.groups())
@@ -511,4 +493,5 @@ def finish(
     w("cuda.syncthreads()")
 
 
+#: method -> class that writes the sums; `fastmlp.kernels.cuda.mma` enters those of the tensor cores.
 METHODS: dict[str, type] = {"fma": Fma}
