@@ -51,6 +51,11 @@ TRAINING, TRAINING_SECONDS = 0.98, 0.5  #: of training to an accuracy
 
 PROFILE_STEPS = 200  #: of a call under the profiler, which plays it over and over
 PROFILE_SECONDS = 120.0
+#: Options of Nsight Compute: all sections, of the kernels of the second call.
+PROFILER = [
+    *("--set", "full", "--print-details", "all", "--target-processes", "all"),
+    *("--launch-skip", "1", "--launch-count", "1"),
+]
 
 #: All trained alike, as for a CPU: see `fastmlp.bench.time_to_accuracy.SETTINGS`.
 PROGRAMS = dict.fromkeys(("fastmlp-cuda", "torch-cuda", "jax-cuda"), time_to_accuracy.SETTINGS["fastmlp"])
@@ -340,8 +345,7 @@ def falling_short(measured: dict[str, Any]) -> list[Work]:
 def profile(tool: str, work: Work, seconds: float) -> dict[str, Any]:
     """What Nsight Compute tells of our kernel in one work: a dict with its text, or why there is none."""
     asked = json.dumps(work.to_dict())
-    profiled = [tool, "--set", "full", "--target-processes", "all", "--launch-skip", "1", "--launch-count", "1"]
-    command = [*profiled, "--print-details", "all", *python("gpu_bench", "--profiled", asked)]
+    command = [tool, *PROFILER, *python("gpu_bench", "--profiled", asked)]
     failed = None
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=seconds)

@@ -43,7 +43,7 @@ KEPT = 20_000  #: characters at the end of a step's output
 SUMMARY = re.compile(r"^=+ (\d+ \w+(?:, \d+ \w+)*) in [\d.]+ ?s.*=$", re.M)
 #: A line that says how one test went, with pytest-xdist and without it: for where the summary is missing.
 OUTCOME = re.compile(
-    r"^(?:\[gw\d+\] \[ *\d+%\] (\w+) tests/|tests/\S+ ([A-Z]+) +\[ *\d+%\]|(PASSED|FAILED) \[\d)", re.M
+    r"^(?:\[gw\d+\] \[ *\d+%\] (\w+) tests/|tests/\S+ ([A-Z]+)\b.*\[ *\d+%\]$|(PASSED|FAILED) \[\d)", re.M
 )
 
 #: The tests that run over all backends.
