@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,22 @@ if SIMULATED:
     cuda_simulator.install()
 else:
     collect_ignore_glob = ["test_*.py"]  # numba reads the variable once, at import: not in this process
+
+
+@pytest.fixture(autouse=True)
+def small_plans(monkeypatch):
+    """Blocks of few threads and small tiles, where a test has no others: each thread is one of Python's."""
+    from test_large import BLOCKS, THREADS, small_tiles
+
+    from fastmlp.kernels.cuda import inference, large, large_plan
+
+    @lru_cache
+    def plan(network, job, batch, inputs, multiprocessors, **given):
+        given |= {"tiles": small_tiles(network.dtype), "threads": THREADS}
+        return large_plan.plan(network, job, batch, inputs, min(multiprocessors, BLOCKS), **given)
+
+    for module in (large, inference):
+        monkeypatch.setattr(module, "plan_for", plan)
 
 
 @pytest.fixture(autouse=True)
