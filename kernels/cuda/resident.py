@@ -18,11 +18,16 @@ A batch that is short has its last sample repeated, with a delta of zero. Paddin
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 
-from fastmlp.kernels.cuda import formulas
+from numba import cuda
+from numba.cuda import types
+
+from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.cuda import formulas, generate
 from fastmlp.kernels.cuda.generate import Text
 from fastmlp.kernels.cuda.resident_plan import CLUSTER, LOCAL, WARP, Plan
-from fastmlp.kernels.losses import CROSS_ENTROPY
+from fastmlp.kernels.losses import CROSS_ENTROPY, LOSSES
 
 HEADER = '''"""A persistent epoch, written by fastmlp.kernels.cuda.resident."""
 
@@ -37,6 +42,7 @@ from fastmlp.kernels.cuda.ptx import (
     receive, receive_double, receive_double_here, receive_here, send, send_double, send_double_to, send_to,
     store_global, store_shared, wait_copies,
 )
+from fastmlp.kernels.cuda.vectors import add, add_scaled, dot, fold, select
 
 '''
 
@@ -124,7 +130,7 @@ class Writer:
         whole = -(-count * lanes // WARP) * WARP  # all lanes of a warp take part in its shuffles
         with self.share(whole, "f"):
             self.text(f"e = uint32(f // {u(lanes)})", f"lane_of_sum = uint32(f % {u(lanes)})")
-            self.text(f"wanted = e < {u(count)}", f"e = e if wanted else {u(0)}")
+            self.text(f"wanted = e < {u(count)}", f"e = select(wanted, e, {u(0)})")
             self.add_up(terms, term, lanes)
             self.fold("z", lanes // 2)
             with self.text.block(f"if wanted and lane_of_sum == {u(0)}:"):
@@ -148,7 +154,7 @@ class Writer:
             if what == "+":
                 self.text(f"{name} += {other}")
             else:
-                self.text(f"rival = {other}", f"{name} = rival if rival > {name} else {name}")
+                self.text(f"rival = {other}", f"{name} = select(rival > {name}, rival, {name})")
             start //= 2
 
     def written(self, result: formulas.Written) -> tuple[str, ...]:
@@ -156,34 +162,85 @@ class Writer:
         self.text(*result.lines)
         return result.results
 
+    # ------------------------------------------------------------------------------------- formulas as functions
+    def functions(self) -> None:
+        """The formulas that the kernel calls, each as a function of its own."""
+        for name in dict.fromkeys(self.activations):
+            if name in ACTIVATIONS:
+                self.activation_function(name)
+        if self.plan.network.loss in LOSSES:
+            self.loss_function()
+        self.step_function()
+        self.vector_step_function()
+
+    @contextmanager
+    def function(self, head: str) -> Iterator[None]:
+        """A function that becomes part of its callers."""
+        self.text("@cuda.jit(device=True, forceinline=True)")
+        with self.text.block(f"def {head}:"):
+            yield
+        self.text("", "")
+
+    def activation_function(self, name: str) -> None:
+        """Value and slope of a unit."""
+        with self.function(f"activate_{name}(z)"):
+            results = self.written(formulas.activation(name, "z", self.dtype))
+            self.text(f"return {', '.join(results)}")
+
+    def loss_function(self) -> None:
+        """Loss and delta of an output."""
+        with self.function("output_loss(z, a, slope, y)"):
+            results = self.written(formulas.loss(self.plan.network.loss, "z", "a", "slope", "y", self.dtype))
+            self.text(f"return {', '.join(results)}")
+
+    @property
+    def slot_names(self) -> list[str]:
+        """Of one number."""
+        return [f"slot{k}" for k in range(self.plan.slots)]
+
+    @property
+    def rates(self) -> list[str]:
+        """What the rule reads, besides the penalty's rate, which is 0 for biases."""
+        return ["penalty", *formulas.uses(self.plan.kind)]
+
+    def step_function(self) -> None:
+        """The rule's step of one number."""
+        with self.function(f"step_of({', '.join(['w', 'g', *self.slot_names, *self.rates])})"):
+            if self.plan.network.l2:
+                self.text("g = g + penalty * w")
+            results = self.written(formulas.update(self.plan.kind, "w", "g", self.slot_names, self.dtype))
+            self.text(f"return {', '.join(results)},")
+
+    def vector_step_function(self) -> None:
+        """The rule's step of a vector."""
+        kept, numbers = ["w", *self.slot_names], range(self.plan.vector)
+        with self.function(f"vector_step_of({', '.join(['w', 'g', *self.slot_names, *self.rates])})"):
+            for q in numbers:
+                given = [f"{name}[{q}]" for name in ("w", "g", *self.slot_names)]
+                results = ", ".join(f"{name}_{q}" for name in kept)
+                self.text(f"{results}, = step_of({', '.join([*given, *self.rates])})")
+            vectors = (", ".join(f"{name}_{q}" for q in numbers) for name in kept)
+            self.text(f"return {', '.join(f'({vector})' for vector in vectors)},")
+
     def activate(self, layer: int, z: str) -> tuple[str, str]:
         """Value and slope of a layer's units."""
-        value, slope = self.written(formulas.activation(self.activations[layer - 1], z, self.dtype))
-        return value, slope
-
-    def update(self, w: str, g: str, slots: list[str], penalised: bool) -> None:
-        """One step of the rule on names."""
-        if penalised and self.plan.network.l2:
-            self.text(f"{g} += penalty * {w}")
-        results = self.written(formulas.update(self.plan.kind, w, g, slots, self.dtype))
-        names = [f"new{i}" for i in range(len(results))]
-        self.text(*(f"{name} = {result}" for name, result in zip(names, results, strict=True)))
-        self.text(*(f"{old} = {name}" for old, name in zip([w, *slots], names, strict=True)))
+        self.text(f"a, slope = activate_{self.activations[layer - 1]}({z})")
+        return "a", "slope"
 
     def update_shared(self, name: str, size: int) -> None:
         """One step of the rule on element ``place`` of a part of shared memory, whose gradient is ``z``.
 
         The rule's slots follow the part, each as long as it: ``size``.
         """
-        kept = [self.real(name, "place", k * size) for k in range(1 + self.plan.slots)]
-        names = ["w", *(f"slot{k}" for k in range(self.plan.slots))]
-        self.text(*(f"{local} = {place}" for local, place in zip(names, kept, strict=True)))
-        self.update("w", "z", names[1:], name.startswith("weights"))
-        self.text(*(f"{place} = {local}" for local, place in zip(names, kept, strict=True)))
+        kept = ", ".join(self.real(name, "place", k * size) for k in range(1 + self.plan.slots))
+        weight, *slots = (self.real(name, "place", k * size) for k in range(1 + self.plan.slots))
+        rates = self.rates if name.startswith("weights") else [self.number(0), *self.rates[1:]]
+        self.text(f"{kept}, = step_of({', '.join([weight, 'z', *slots, *rates])})")
 
     # ------------------------------------------------------------------------------------------------ the kernel
     def kernel(self) -> str:
         """The whole text."""
+        self.functions()
         with self.text.block(f"def epoch({PARAMETERS}):"):
             self.names()
             self.take_weights()
@@ -234,7 +291,7 @@ class Writer:
         t(f"piece = uint32(warp * {u(plan.pieces_per_warp)} + lane // {u(plan.lanes)})  # of the units' rows")
         t(f"first = uint32(group * {u(plan.units)})")
         t(f"owned = uint32(min(max(int32({self.hidden}) - int32(first), int32(0)), int32({plan.units})))")
-        t(f"working = piece < {u(plan.pieces)}", f"piece = piece if working else {u(0)}")
+        t(f"working = piece < {u(plan.pieces)}", f"piece = select(working, piece, {u(0)})")
         t(*(f"live{m} = working and unit + {u(m)} < owned" for m in range(plan.rows)))
         t(f"step, now, other = {u(0)}, {u(0)}, {u(1)}")
 
@@ -244,17 +301,9 @@ class Writer:
         _, offset, stride = self.plan.place(1)
         return f"{u(offset)} + (first + unit) * {u(stride)} + piece * {u(self.plan.vector)}"
 
-    def vector_names(self, letter: str, m: int, j: int) -> str:
-        """The names of a vector's numbers."""
-        return ", ".join(f"{letter}{m}_{j}_{q}" for q in range(self.plan.vector))
-
     def each_vector(self) -> Iterator[tuple[int, int]]:
         """The rows and vectors of a thread."""
         return ((m, j) for m in range(self.plan.rows) for j in range(self.plan.vectors))
-
-    def each_weight(self) -> Iterator[str]:
-        """What follows the letter in the names of a thread's weights."""
-        return (f"{m}_{j}_{q}" for m, j in self.each_vector() for q in range(self.plan.vector))
 
     @contextmanager
     def if_vector(self, m: int, j: int) -> Iterator[None]:
@@ -273,14 +322,12 @@ class Writer:
     def take_weights(self) -> None:
         """Parameters and state into registers and shared memory; everything else there zero."""
         plan, t = self.plan, self.text
-        zeros = ", ".join([self.number(0)] * plan.vector)
-        t(f"start = uint32({self.first_row()})")
+        t(f"zeros = ({', '.join([self.number(0)] * plan.vector)})", f"start = uint32({self.first_row()})")
         for m, j in self.each_vector():
-            for letter, _, _ in self.kept_arrays():
-                t(f"{self.vector_names(letter, m, j)} = {zeros}")
+            t(*(f"{letter}{m}_{j} = zeros" for letter, _, _ in self.kept_arrays()))
             with self.if_vector(m, j):
                 for letter, array, more in self.kept_arrays():
-                    t(f"{self.vector_names(letter, m, j)} = load_global({array}, {self.vector_place(m, j, more)})")
+                    t(f"{letter}{m}_{j} = load_global({array}, {self.vector_place(m, j, more)})")
         with self.share(2 * plan.samples * plan.sample_stride):
             t(f"{self.real('x', 'e')} = {self.number(0)}")
         for move in self.moves():
@@ -379,8 +426,7 @@ class Writer:
             for m, j in self.each_vector():
                 with self.if_vector(m, j):
                     for letter, array, more in self.kept_arrays():
-                        numbers = self.vector_names(letter, m, j)
-                        t(f"store_global({array}, {self.vector_place(m, j, more)}, ({numbers},))")
+                        t(f"store_global({array}, {self.vector_place(m, j, more)}, {letter}{m}_{j})")
             for move in self.moves():
                 move(True)
 
@@ -515,8 +561,7 @@ class Writer:
         else:
             t("present = whole")
         t(f"count = {self.dtype}(whole)", f"tag = uint32(step + {u(1)})")
-        if plan.network.l2:
-            t("penalty = l2 / count")
+        t("penalty = l2 / count")
         if plan.kind == "adam":
             for k in (0, 1):
                 t(f"correction{k + 1} = {self.real('corrections', f'now * {u(2)}', k)}")
@@ -543,15 +588,14 @@ class Writer:
         """Whether what is loaded of the samples stays in registers between the two passes."""
         return self.plan.keeps_samples and self.plan.samples <= UNROLLED
 
-    def take_x(self, base: str, k: int, j: int, again: bool) -> list[str]:
-        """The names of a vector's numbers of sample ``base + k``, loaded unless they are kept from before."""
+    def take_x(self, base: str, k: int, j: int, again: bool) -> str:
+        """The name of a vector of sample ``base + k``, loaded unless it is kept from before."""
         plan = self.plan
-        names = [f"x{k}_{j}_{q}" if self.keeps_samples else f"x{q}" for q in range(plan.vector)]
+        name = f"x{k}_{j}" if self.keeps_samples else f"x{j}"
         if not (again and self.keeps_samples):
             jump = k * plan.sample_stride + j * plan.pieces * plan.vector
-            place = f"x_now + {base} * {u(plan.sample_stride)} + {u(jump)}"
-            self.text(f"{', '.join(names)} = load_shared(real, {place})")
-        return names
+            self.text(f"{name} = load_shared(real, x_now + {base} * {u(plan.sample_stride)} + {u(jump)})")
+        return name
 
     def first_layer(self) -> None:
         """Each thread's part of its units' sums, for every sample; parts in a warp are added by shuffles."""
@@ -565,11 +609,11 @@ class Writer:
         t(*(f"v{i} = {self.number(0)}" for i in range(sums)))
         for j in range(plan.vectors):
             for k in range(count):
-                names = self.take_x(base, start + k, j, False)
+                x = self.take_x(base, start + k, j, False)
                 for m in range(plan.rows):
-                    t(*(f"v{k * plan.rows + m} += {x} * w{m}_{j}_{q}" for q, x in enumerate(names)))
+                    t(f"v{k * plan.rows + m} = dot({x}, w{m}_{j}, v{k * plan.rows + m})")
         if plan.pieces % plan.pieces_per_warp:
-            t(*(f"v{i} = v{i} if working else {self.number(0)}" for i in range(sums)))
+            t(*(f"v{i} = select(working, v{i}, {self.number(0)})" for i in range(sums)))
         left, first, idle = self.fold_pieces(sums)
         t(f"i = uint32({first})")
         for i in range(left):
@@ -591,9 +635,6 @@ class Writer:
         t, bit, idle, firsts = self.text, WARP // 2, 0, []
         t(f"have = {u(count)}")
 
-        def partner(value: str) -> str:
-            return f"cuda.shfl_xor_sync({u(0xFFFFFFFF)}, {value}, {bit})"
-
         while bit >= self.plan.lanes:
             half = (count + 1) // 2
             if count == 1:
@@ -601,14 +642,13 @@ class Writer:
             else:
                 firsts.append(f"(lane & {u(bit)}) // {u(bit)} * {u(half)}")
                 t(f"upper = lane & {u(bit)} != {u(0)}")
-                t(f"more = uint32(have - {u(half)}) if have > {u(half)} else {u(0)}")
-                t(f"have = more if upper else uint32(min(have, {u(half)}))")
+                t(f"more = select(have > {u(half)}, uint32(have - {u(half)}), {u(0)})")
+                t(f"have = select(upper, more, uint32(min(have, {u(half)})))")
             for i in range(half):
                 if i + half < count:
-                    t(f"kept = v{i + half} if upper else v{i}", f"given = v{i} if upper else v{i + half}")
-                    t(f"v{i} = kept + {partner('given')}")
+                    t(f"v{i} = fold(v{i}, v{i + half}, upper, {bit})")
                 else:
-                    t(f"v{i} += {partner(f'v{i}')}")
+                    t(f"v{i} += cuda.shfl_xor_sync({u(0xFFFFFFFF)}, v{i}, {bit})")
             count, bit = half, bit // 2
         return count, " + ".join(firsts) or u(0), idle
 
@@ -625,7 +665,7 @@ class Writer:
                 self.send_output()
                 return
             value, slope = self.activate(1, "z")
-            t(f"{self.real('a1', 'e')} = {value} if c < owned else {self.number(0)}")
+            t(f"{self.real('a1', 'e')} = select(c < owned, {value}, {self.number(0)})")
             t(f"{self.real('slope1', 'e')} = {slope}")
         self.sync()
 
@@ -740,9 +780,10 @@ class Writer:
         with t.block("while missing:"):
             for i in turns:
                 t(f"v{i}, tag{i} = {function}({array}, {self.word(e, f'k{i}')})")
-            t("missing = " + " or ".join(f"tag{i} != tag" for i in turns))
+            t("missing = " + " | ".join(f"(tag{i} != tag)" for i in turns))
         for i, always in zip(turns, sure, strict=True):
-            mine = f"v{i}" if always else f"(v{i} if {first} + {u(i * stride)} < {u(addends)} else {self.number(0)})"
+            inside = f"{first} + {u(i * stride)} < {u(addends)}"
+            mine = f"v{i}" if always else f"select({inside}, v{i}, {self.number(0)})"
             t(f"z += {mine}")
 
     def gather_scattered(self) -> None:
@@ -831,7 +872,7 @@ class Writer:
         if self.outputs == 1:
             self.text(f"y = {self.dtype}({label})")
         else:
-            self.text(f"y = {self.number(1)} if {label} == int32(o) else {self.number(0)}")
+            self.text(f"y = select({label} == int32(o), {self.number(1)}, {self.number(0)})")
 
     def softmax_row(self) -> None:
         """Softmax and cross-entropy: Σ y (ln Σ e^z - z), delta a - y."""
@@ -839,7 +880,7 @@ class Writer:
         delta = self.real("delta", "e")
         t(f"top = -{self.dtype}(inf)")
         with self.each_output():
-            t(f"z = {self.logit()}", f"{self.real('losses', 'e')} = z", "top = z if z > top else top")
+            t(f"z = {self.logit()}", f"{self.real('losses', 'e')} = z", "top = select(z > top, z, top)")
         self.fold("top", WARP // 2, what="largest")
         t(f"total = {self.number(0)}")
         with self.each_output():
@@ -853,23 +894,21 @@ class Writer:
 
     def elementwise_row(self) -> None:
         """Outputs that don't depend on one another."""
-        network, t = self.plan.network, self.text
+        t = self.text
         with self.each_output():
             t(f"z = {self.logit()}")
             self.take_target()
             value, slope = self.activate(self.plan.layers, "z")
-            t(f"a = {value}")
-            result = formulas.loss(network.loss, "z", "a", slope, "y", self.dtype, "p")
-            loss, delta = self.written(result)
-            self.keep_output(delta, loss)
+            t(f"loss, delta = output_loss(z, {value}, {slope}, y)")
+            self.keep_output("delta", "loss")
 
     def keep_output(self, delta: str, loss: str) -> None:
         """Delta, loss and error of output ``e``: zero for a sample that is only a repetition."""
         zero = self.number(0)
-        self.text(f"{self.real('delta', 'e')} = ({delta}) / count if counted else {zero}")
-        self.text(f"{self.real('losses', 'e')} = {loss} if counted else {zero}")
+        self.text(f"{self.real('delta', 'e')} = select(counted, ({delta}) / count, {zero})")
+        self.text(f"{self.real('losses', 'e')} = select(counted, {loss}, {zero})")
         if self.plan.errors:
-            self.text(f"{self.real('errors', 'e')} = (a - y) * (a - y) if counted else {zero}")
+            self.text(f"{self.real('errors', 'e')} = select(counted, (a - y) * (a - y), {zero})")
 
     # ------------------------------------------------------------------------------------------------- backward
     def delta(self, layer: int) -> str:
@@ -956,17 +995,15 @@ class Writer:
     def publish_first_gradients(self) -> None:
         """The gradients of the weights in registers, for the other slices."""
         for m, j in self.each_vector():
-            self.text(f"store_global(gradients, mine + {self.first_vector(m, j)}, ({self.vector_names('g', m, j)},))")
+            self.text(f"store_global(gradients, mine + {self.first_vector(m, j)}, g{m}_{j})")
 
     def collect_first_gradients(self) -> None:
         """The sums over the slices of the gradients of the weights in registers."""
-        t = self.text
         for m, j in self.each_vector():
+            self.text(f"g{m}_{j} = zeros")
             for k in range(self.plan.slices):
-                names = self.vector_names("g" if k == 0 else "h", m, j)
-                t(f"{names} = load_global(gradients, {self.gradients_of(u(k))} + {self.first_vector(m, j)})")
-                if k:
-                    t(*(f"g{m}_{j}_{q} += h{m}_{j}_{q}" for q in range(self.plan.vector)))
+                theirs = f"load_global(gradients, {self.gradients_of(u(k))} + {self.first_vector(m, j)})"
+                self.text(f"g{m}_{j} = add(g{m}_{j}, {theirs})")
 
     def publish_losses(self) -> None:
         """The sums of losses and errors of this slice, for the first."""
@@ -994,10 +1031,10 @@ class Writer:
 
     def first_gradients(self) -> None:
         """The gradients of the weights in registers."""
-        self.text(*(f"g{weight} = {self.number(0)}" for weight in self.each_weight()))
+        self.text(*(f"g{m}_{j} = zeros" for m, j in self.each_vector()))
         for m in range(self.plan.rows):
             base = "first + unit" if self.plan.layers == 1 else "unit"
-            self.text(f"unit{m} = {base} + {u(m)} if live{m} else {u(0)}")
+            self.text(f"unit{m} = select(live{m}, uint32({base} + {u(m)}), {u(0)})")
         self.each_sample(self.first_gradients_of)
 
     def first_gradients_of(self, base: str, start: int, count: int) -> None:
@@ -1005,16 +1042,18 @@ class Writer:
         plan, t = self.plan, self.text
         for k in range(start, start + count):
             for m in range(plan.rows):
-                t(f"d{m} = {self.first_delta(base, k, f'unit{m}')} if live{m} else {self.number(0)}")
+                t(f"d{m} = select(live{m}, {self.first_delta(base, k, f'unit{m}')}, {self.number(0)})")
             for j in range(plan.vectors):
-                names = self.take_x(base, k, j, True)
+                x = self.take_x(base, k, j, True)
                 for m in range(plan.rows):
-                    t(*(f"g{m}_{j}_{q} += {x} * d{m}" for q, x in enumerate(names)))
+                    t(f"g{m}_{j} = add_scaled(g{m}_{j}, {x}, d{m})")
 
     def update_first_layer(self) -> None:
         """The weights in registers."""
-        for weight in self.each_weight():
-            self.update(f"w{weight}", f"g{weight}", [f"s{k}w{weight}" for k in range(self.plan.slots)], True)
+        for m, j in self.each_vector():
+            kept = [f"{letter}{m}_{j}" for letter, _, _ in self.kept_arrays()]
+            given = [kept[0], f"g{m}_{j}", *kept[1:], *self.rates]
+            self.text(f"{', '.join(kept)}, = vector_step_of({', '.join(given)})")
 
     def shared_gradients(self, sums: bool = True) -> Iterator[tuple[str, int, Callable]]:
         """The parts of parameters in shared memory: name, size and a context in which ``z`` is the gradient of
@@ -1090,3 +1129,23 @@ class Writer:
 def text(plan: Plan) -> str:
     """The source of a plan's kernel, a function ``epoch`` of `PARAMETERS`."""
     return Writer(plan).kernel()
+
+
+def signature(plan: Plan) -> tuple:
+    """The Numba types with which a plan's kernel is launched."""
+    real, flat = getattr(types, plan.dtype), {}
+    for name in ("parameters", "slots", "losses", "errors", "corrections", "gradients"):
+        flat[name] = real
+    flat |= {"X": getattr(types, plan.inputs), "Y": types.int32 if plan.labels else real}
+    flat |= {"order": types.int32, "words": types.uint64, "counters": types.uint32}
+    scalars = {"samples": types.uint32, "steps": types.uint32}
+    names = [name.strip() for name in PARAMETERS.split(",")]
+    return tuple(flat[name][::1] if name in flat else scalars.get(name, real) for name in names)
+
+
+@lru_cache(maxsize=256)
+def kernel(plan: Plan):
+    """The compiled kernel of a plan."""
+    loaded = generate.module("resident", text(plan))
+    keep = generate.is_cacheable(loaded)
+    return cuda.jit(launch_bounds=(plan.threads, 1), cache=keep)(loaded.epoch)
