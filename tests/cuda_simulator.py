@@ -25,6 +25,7 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass
+from operator import index as whole
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,9 +116,7 @@ class Memory:
     def _place(self, index) -> int:
         """The address of an element; an error when it is none of this array's."""
         if self._stride is not None:
-            if isinstance(index, (float, np.floating)):
-                raise TypeError(f"index {index!r} is no whole number")
-            i = int(index)
+            i = whole(index)
             if not 0 <= i < self._size:
                 raise IndexError(f"index {i} outside an array of {self._size}")
             return self._address + i * self._stride
@@ -133,21 +132,21 @@ class Memory:
     def __getitem__(self, index):
         if index.__class__ is slice:
             return Memory(self._array[index])
-        address = self._place(index)
-        me = getcurrent()
-        launch = me.launch
-        me.left -= 1
-        entry = launch.shadow.get(address)
-        if (
-            launch.races
-            and me.left > 0
-            and entry is not None
-            and (entry[0] == me.number or (entry[0] >= 0 and me.known[entry[0]] >= entry[1]))
-        ):
-            entry[2][me.number] = me.time  # the usual case of `Thread.touch`, quickly
+        stride = self._stride
+        if stride is not None and 0 <= (i := whole(index)) < self._size:
+            address = self._address + i * stride
         else:
-            me.left += 1
-            me.touch(address, False)
+            address = self._place(index)
+        me = getcurrent()
+        me.left -= 1
+        entry = me.launch.shadow.get(address)
+        if entry is not None and me.left > 0:
+            writer = entry[0]
+            if writer == me.number or (writer >= 0 and me.known[writer] >= entry[1]):
+                entry[2][me.number] = me.time  # the usual case of `Thread.touch`, quickly
+                return self._array[index]
+        me.left += 1
+        me.touch(address, False)
         return self._array[index]
 
     def __setitem__(self, index, value) -> None:
@@ -159,7 +158,10 @@ class Memory:
 
 
 def _dtype(dtype) -> np.dtype:
-    return np.dtype(numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else dtype)
+    """Of whatever kernels name one with: Numba's types, or what `_swap` puts in their place."""
+    if isinstance(dtype, types.Type):
+        return np.dtype(numpy_support.as_dtype(dtype))
+    return np.dtype(dtype) if isinstance(dtype, type) else np.dtype(getattr(dtype, "dtype", dtype))
 
 
 class Thread(greenlet):
@@ -770,13 +772,20 @@ class Configured:
 
 
 def _swap(launch: Launch, function) -> None:
-    """Put the kernel's ``cuda`` in the place of the module in a function's globals, once a launch."""
+    """Put the kernel's ``cuda`` in the place of the module in a function's globals, once a launch.
+
+    And NumPy's scalar types in the place of Numba's, which kernels call so often that it tells.
+    """
     names = function.__globals__
     if id(names) not in launch.swapped:
-        originals = {key: value for key, value in names.items() if value is cuda}
+        originals, replaced = {}, {}
+        for key, value in names.items():
+            if value is cuda:
+                originals[key], replaced[key] = value, launch.module
+            elif isinstance(value, (types.Float, types.Integer)) and value.name in _SCALARS:
+                originals[key], replaced[key] = value, _SCALARS[value.name]
         launch.swapped[id(names)] = (names, originals)
-        for key in originals:
-            names[key] = launch.module
+        names.update(replaced)
 
 
 def _call(self, *arguments):
@@ -916,6 +925,7 @@ def _wrapping(scalar):
             whole = int(value) & ((1 << bits) - 1)
             return scalar(whole - (1 << bits) if signed and whole >> (bits - 1) else whole)
 
+    convert.dtype = np.dtype(scalar)
     return convert
 
 

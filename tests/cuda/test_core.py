@@ -15,10 +15,10 @@ from fastmlp.kernels import Network, State
 from fastmlp.kernels import cuda as backend
 from fastmlp.kernels.cuda import calls, config, device, memory, missing
 
-SIZES = (9, 5, 3)
+SIZES = (5, 4, 3)
 
 
-def data(n=12, seed=0, dtype=np.float32):
+def data(n=10, seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n, SIZES[0])).astype(dtype), rng.integers(0, SIZES[-1], n)
 
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_says_what_was_needed_and_what_is_free():
     mlp = Mlp(SIZES, "relu", backend="cuda", seed=0)
     before = [w.copy() for w in mlp.weights]
     with pytest.raises(
-        MemoryError, match=r"X needs 3.4 MiB on GPU 0 \(concurrent simulator\), and .* of its 1.0 MiB are free"
+        MemoryError, match=r"X needs 1.9 MiB on GPU 0 \(concurrent simulator\), and .* of its 1.0 MiB are free"
     ):
         mlp.fit(X, y, epochs=1, progress=False)
     assert mlp.history is None
@@ -341,7 +341,7 @@ def test_a_callbacks_edits_go_through(when):
             elif when == "through the property":
                 mlp.weights[0][:, 1] = 0.25
             elif when == "an entry":
-                mlp.weights[0] = np.ones((5, 10)) * 0.1
+                mlp.weights[0] = np.full((4, 6), 0.1)
             elif when == "all":
                 mlp.weights = [w * 0.5 for w in mlp.weights]
             else:
@@ -484,15 +484,15 @@ def test_device_samples_are_not_copied(monkeypatch):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.zeros((4, 8)), r"X has shape \[4, 8\]; expected \[n, 9\]"),
-        (np.zeros(9), r"X has shape \[9\]"),
-        (np.zeros((0, 9)), r"X has shape \[0, 9\]; expected .* at least one sample"),
+        (np.zeros((4, 8)), r"X has shape \[4, 8\]; expected \[n, 5\]"),
+        (np.zeros(5), r"X has shape \[5\]"),
+        (np.zeros((0, 5)), r"X has shape \[0, 5\]; expected .* at least one sample"),
         (
-            np.zeros((4, 9), np.float16),
+            np.zeros((4, 5), np.float16),
             "X is float16, in a GPU's memory; expected C-contiguous uint8, float32, float64",
         ),
-        (np.zeros((4, 18))[:, ::2], "X is float64, not contiguous, in a GPU's memory"),
-        (np.full((4, 9), np.nan), "X holds nan or infinity"),
+        (np.zeros((4, 10))[:, ::2], "X is float64, not contiguous, in a GPU's memory"),
+        (np.full((4, 5), np.nan), "X holds nan or infinity"),
     ],
 )
 def test_device_samples_of_the_wrong_kind_are_refused(X, message):
