@@ -31,7 +31,7 @@ from fastmlp.modelfile import write_then_rename
 __all__ = ["CAPABILITIES", "Compiled", "all_variants", "check", "compile_kernel", "faults", "main", "missing", "table"]
 
 #: The modules of `fastmlp.kernels.cuda` that have a path's ``variants()``.
-PATHS = ("resident_plan", "large", "inference")
+PATHS = ("resident", "large", "inference")
 
 
 @dataclass(frozen=True)

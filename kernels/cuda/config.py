@@ -50,3 +50,33 @@ UPDATE_BLOCKS = 8
 #: or "mma" on the tensor cores, which is twice the rate on sm_80 and sm_90 by their data sheets.
 MMA_CYCLES = {"tf32x3": 3 / (256 * 0.62), "mma": 1 / 32}
 FLOAT64_METHOD = "fma"
+
+#: Small batches (`fastmlp.kernels.cuda.resident_plan`). The largest batch that is tried there; above, tiled products
+#: use the GPU better.
+RESIDENT_BATCH = 768
+
+#: Threads of a block at most, and registers of a thread by the plan's own estimate, which is some dozens low.
+RESIDENT_THREADS = 512
+RESIDENT_REGISTERS = 208
+
+#: Units of a thread, and vectors of each, that are tried.
+RESIDENT_ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
+RESIDENT_VECTORS = 16
+
+#: Blocks of a cluster at most: what every GPU with clusters has.
+CLUSTER_BLOCKS = 8
+
+#: Samples of a slice of a batch at least.
+LEAST_SLICE = 8
+
+#: The model of a step, in cycles. A barrier of a block with what waits around it; a trip from block to block through
+#: the L2 cache, and in a cluster; bytes in a cycle that a block gets by either way; instructions for each sum that is
+#: folded over a warp; for each number of the plain loops in shared memory; and of each rule.
+MEETING_CYCLES = 80
+GRID_TRIP = 1200
+CLUSTER_TRIP = 350
+L2_BYTES = 48
+CLUSTER_BYTES = 32
+FOLD_CYCLES = 5
+LOOSE_CYCLES = 2
+UPDATE_CYCLES = {"plain": 1, "momentum": 2, "nesterov": 3, "adam": 40}

@@ -57,7 +57,7 @@ class Text:
 def callees_digest() -> str:
     """A digest of what kernels written as text call, and of who compiles them."""
     digest = hashlib.sha256(f"{sys.version_info[:2]} {numba.__version__} {numba_cuda.__version__}".encode())
-    for name in ("elementwise.py", "ptx.py", "tile_ops.py", "vectors.py"):
+    for name in ("elementwise.py", "ptx.py", "tile_ops.py", "vectors.py", "sums.py"):
         path = Path(__file__).parent / name
         digest.update(path.read_bytes() if path.exists() else b"")
     return digest.hexdigest()

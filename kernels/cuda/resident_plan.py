@@ -9,11 +9,15 @@ of each of ``rows`` units; what it loads of a sample serves all of these. Neighb
 block, the lanes beyond them other pieces.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
+from fastmlp.kernels.cuda import config
 from fastmlp.kernels.network import N_OUT, OFFSET, STRIDE, Network
 from fastmlp.kernels.updates import UPDATES
 
@@ -21,6 +25,25 @@ WARP = 32
 MOST_KEPT, MOST_SUMS = 48, 32  #: registers of a thread for samples that it keeps, and for sums
 OTHER_REGISTERS = 48  #: of a thread, for addresses and what is passing
 LOCAL, CLUSTER, GRID = "local", "cluster", "grid"  #: how blocks exchange: not at all (one block), in a cluster, in L2
+
+
+class Limits(NamedTuple):
+    """What a device has.
+
+    Parameters
+    ----------
+    compute_capability : tuple of int
+    multiprocessors : int
+    shared_memory : int
+        Bytes that a block may have.
+    registers : int
+        Of a multiprocessor.
+    """
+
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    shared_memory: int
+    registers: int = 65_536
 
 
 @dataclass(frozen=True)
@@ -190,7 +213,7 @@ class Plan:
         part["corrections"] = 4 * itemsize
         part["sums"] = self.warps * b * own * itemsize
         part["bias1"] = kept * own * itemsize
-        for name in ("a1", "slope1", "delta1"):
+        for name in ("a1", "slope1"):
             part[name] = b * own * itemsize
         if self.exchange == CLUSTER:
             part["words"] = 2 * self.addends * self.exchanged * self.words * 8
@@ -202,7 +225,7 @@ class Plan:
             n_in, n_out = self.sizes[layer - 1], self.sizes[layer]
             part[f"weights{layer}"] = kept * n_out * self.tail_stride(layer) * itemsize
             part[f"bias{layer}"] = kept * n_out * itemsize
-            for name in ("a", "slope", "delta"):
+            for name in ("a", "slope"):
                 part[f"{name}{layer - 1}"] = b * n_in * itemsize
             if layer == self.layers:
                 part["logits"] = b * n_out * itemsize
@@ -214,6 +237,8 @@ class Plan:
         for name, size in part.items():
             offsets[name] = at
             at += -(-size // 16) * 16
+        for layer in range(1, self.layers):
+            offsets[f"delta{layer}"] = offsets[f"slope{layer}"]  # a number's delta takes its slope's place
         offsets["end"] = at
         return offsets
 
@@ -281,3 +306,128 @@ class Plan:
         """Units, first weight and stride of a layer in the flat array, layers counted from 1."""
         row = self.network.table[layer - 1]
         return int(row[N_OUT]), int(row[OFFSET]), int(row[STRIDE])
+
+
+# ------------------------------------------------------------------------------------------------------- choosing
+def fits(plan: Plan, limits: Limits) -> bool:
+    """Whether all blocks of a plan can be on the device at the same time, one on a multiprocessor."""
+    registers = -(-plan.registers // 8) * 8 * plan.threads
+    return (
+        plan.blocks <= limits.multiprocessors
+        and plan.threads <= config.RESIDENT_THREADS
+        and plan.shared_bytes <= limits.shared_memory
+        and plan.registers <= config.RESIDENT_REGISTERS
+        and registers <= limits.registers
+        and plan.exchange_words < 2**31
+        and plan.gradient_numbers < 2**31
+    )
+
+
+def cycles(plan: Plan) -> float:
+    """Cycles of a step, by a model: what the schedulers of a multiprocessor issue, what its shared memory delivers, and
+    what barriers and exchanges cost. None of it has been measured on a GPU.
+    """
+    s, n2 = plan.samples, plan.sizes[min(plan.layers, 2)]
+    slow = plan.words  # float64 is issued at half the rate (of the GPUs made for it)
+    rounds = -(-plan.warps // 4)  # warps that a scheduler has
+    weights = plan.rows * plan.vectors * plan.vector
+    products = 2 * slow * rounds * s * weights
+    loads = (1 if plan.keeps_samples else 2) * 4 * plan.warps * s * plan.vectors
+    first = max(products, loads) + config.FOLD_CYCLES * slow * rounds * s * plan.rows
+    updates = rounds * slow * weights * config.UPDATE_CYCLES[plan.kind]
+    parts = 0.0
+    if plan.layers > 1:
+        own = plan.units * s * n2 * 3 + config.UPDATE_CYCLES[plan.kind] * plan.units * n2
+        parts = config.LOOSE_CYCLES * slow * own / plan.threads
+    above = sum(a * b for a, b in zip(plan.sizes[2:], plan.sizes[3:], strict=False))
+    parts += config.LOOSE_CYCLES * slow * above * (3 * s + config.UPDATE_CYCLES[plan.kind]) / plan.threads
+    conversion = config.LOOSE_CYCLES * s * plan.sizes[0] / plan.threads if not plan.aligned or plan.converts else 0
+    meetings = config.MEETING_CYCLES * (6 + 3 * max(0, plan.layers - 2))
+    return first + updates + parts + meetings + max(conversion, exchange_cycles(plan)) + slice_cycles(plan)
+
+
+def exchange_cycles(plan: Plan) -> float:
+    """Cycles until every block has what all blocks have sent."""
+    if plan.exchange == LOCAL:
+        return 0
+    volume = 8 * plan.words * plan.exchanged
+    if plan.exchange == CLUSTER:
+        return config.CLUSTER_TRIP + volume * plan.groups / config.CLUSTER_BYTES
+    if plan.scattered:
+        return 2 * config.GRID_TRIP + 3 * volume / config.L2_BYTES
+    return config.GRID_TRIP + volume * plan.addends / config.L2_BYTES
+
+
+def slice_cycles(plan: Plan) -> float:
+    """Cycles until the gradients of all slices are added up."""
+    if plan.slices == 1:
+        return 0
+    volume = plan.gradient_offsets["end"] * plan.itemsize * (1 + plan.slices)
+    return 2 * config.GRID_TRIP + volume / config.L2_BYTES
+
+
+def candidates(base: Plan, limits: Limits) -> Iterator[Plan]:
+    """All ways to lay out a network, batch and rule that are worth a look."""
+    hidden = base.sizes[1]
+    for rows, lanes in product(config.RESIDENT_ROWS, (1, 2, 4, 8, 16, 32)):
+        units = rows * lanes
+        groups = -(-hidden // units)
+        if groups > limits.multiprocessors or (units > hidden and units >= 2 * hidden and lanes > 1):
+            continue
+        for vectors in range(1, min(base.row_vectors, config.RESIDENT_VECTORS) + 1):
+            p = replace(base, rows=rows, lanes=lanes, vectors=vectors, groups=groups, slices=1, exchange=GRID)
+            if p.pieces * p.rows * p.lanes < WARP and vectors > 1:
+                break  # fewer pieces than lanes: more vectors only leave lanes idle
+            if p.threads > config.RESIDENT_THREADS or p.registers > config.RESIDENT_REGISTERS:
+                continue
+            yield from exchanges(p, limits)
+
+
+def exchanges(p: Plan, limits: Limits) -> Iterator[Plan]:
+    """A layout of units with each kind of exchange and number of slices that the device has room for."""
+    if p.groups == 1:
+        yield replace(p, exchange=LOCAL)
+    else:
+        yield p
+        if p.layers > 1:
+            yield replace(p, scattered=True)
+        cluster = 1 << (p.groups - 1).bit_length()
+        if limits.compute_capability >= (9, 0) and cluster <= config.CLUSTER_BLOCKS:
+            yield replace(p, exchange=CLUSTER, groups=cluster)
+    most = min(limits.multiprocessors // p.groups, -(-p.batch // config.LEAST_SLICE))
+    for slices in range(2, most + 1):
+        q = replace(p, slices=slices, exchange=LOCAL if p.groups == 1 else GRID)
+        if (slices - 1) * q.samples < p.batch:  # no slice without samples
+            yield q
+
+
+@lru_cache(maxsize=256)
+def choose(
+    limits: Limits, network: Network, kind: str, batch: int, inputs: str, labels: bool, errors: bool, aligned: bool
+) -> Plan | None:
+    """The quickest plan by the model; None where no plan fits: the network is then too wide to stay resident.
+
+    Parameters
+    ----------
+    limits : Limits
+    network : Network
+        Its loss, scales and the like count: kernels are written for them.
+    kind : str
+        Of the update rule.
+    batch : int
+        Samples of a batch.
+    inputs : str
+        Dtype of the samples.
+    labels, errors : bool
+        Whether targets are labels; whether errors are wanted.
+    aligned : bool
+        Whether every sample begins on 16 bytes.
+    """
+    base = Plan(network, kind, batch, inputs, labels, errors, 1, 1, 1, 1, aligned=aligned)
+    fitting = (p for p in candidates(base, limits) if fits(p, limits))
+    return min(fitting, key=cycles, default=None)
+
+
+def is_aligned(network: Network, inputs: np.dtype, start: int = 0) -> bool:
+    """Whether all samples of an array that begins at an address begin on 16 bytes."""
+    return start % 16 == 0 and network.sizes[0] * inputs.itemsize % 16 == 0
