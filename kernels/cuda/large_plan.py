@@ -15,10 +15,10 @@ import numpy as np
 
 from fastmlp.kernels.activations import CODES
 from fastmlp.kernels.cuda import config
-from fastmlp.kernels.cuda.mma import SHAPES
 from fastmlp.kernels.cuda.phases import COLUMNS, Spec
+from fastmlp.kernels.cuda.sums import ITEMSIZE, SHAPES, WARP, Tile, padding
 from fastmlp.kernels.cuda.tile_ops import VECTOR
-from fastmlp.kernels.cuda.tiles import ITEMSIZE, WARP, Tile, finish_stride, padding
+from fastmlp.kernels.cuda.tiles import finish_stride
 from fastmlp.kernels.network import ALIGNMENT, N_IN, N_OUT, OFFSET, STRIDE, Network
 
 #: The environment variable that says how exact products are in float32, and what it may say: "float32", or "tf32x3" for

@@ -29,8 +29,9 @@ from dataclasses import dataclass
 
 from fastmlp.kernels.activations import CODES, SOFTMAX
 from fastmlp.kernels.cuda import formulas
+from fastmlp.kernels.cuda.sums import ITEMSIZE, Tile
 from fastmlp.kernels.cuda.tile_ops import VECTOR
-from fastmlp.kernels.cuda.tiles import ITEMSIZE, Matrix, Samples, Text, Tile, finish, product
+from fastmlp.kernels.cuda.tiles import Matrix, Samples, Text, finish, product
 from fastmlp.kernels.losses import CROSS_ENTROPY
 from fastmlp.kernels.network import ALIGNMENT
 from fastmlp.kernels.updates import UPDATES
@@ -186,6 +187,10 @@ def needs_barrier(spec: Spec) -> bool:
     return spec.learns or spec.job == "evaluate" or not spec.bands
 
 
+#: What each thread adds up over the rows of a batch.
+SUMMED = ("loss_sum", "error_sum", "hit_sum")
+
+
 # ------------------------------------------------------------------------------------------------------ small parts
 def layer_names(w: Text, layer: str, *names: str) -> None:
     """Lines that read what the table has on a layer."""
@@ -206,22 +211,22 @@ def meet(w: Text) -> None:
 
 def share_out(w: Text, name: str, spec: Spec) -> None:
     """Lines that give thread 0 the sum of a variable of all threads of the block; always in the same order."""
-    w("cuda.syncthreads()", f"pool[t] = {name}", "cuda.syncthreads()")
-    if spec.threads > 32:
-        with w.block("if t < uint32(32):"):
+    with w.private(name):
+        w("cuda.syncthreads()", f"pool[t] = {name}", "cuda.syncthreads()")
+        if spec.threads > 32:
+            with w.block("if t < uint32(32):"):
+                w(f"{name} = zero")
+                with w.each("e", "t", f"uint32({spec.threads})", "uint32(32)"):
+                    w(f"{name} += pool[e]")
+            w("cuda.syncthreads()")
+            with w.block("if t < uint32(32):"):
+                w(f"pool[t] = {name}")
+            w("cuda.syncthreads()")
+        with w.block("if t == uint32(0):"):
             w(f"{name} = zero")
-            with w.each("e", "t", f"uint32({spec.threads})", "uint32(32)"):
+            with w.each("e", "uint32(0)", f"uint32({min(32, spec.threads)})", "uint32(1)"):
                 w(f"{name} += pool[e]")
         w("cuda.syncthreads()")
-        with w.block("if t < uint32(32):"):
-            w(f"pool[t] = {name}")
-        w("cuda.syncthreads()")
-    with w.block("if t == uint32(0):"):
-        w(f"{name} = zero")
-        with w.each("e", "uint32(0)", f"uint32({min(32, spec.threads)})", "uint32(1)"):
-            w(f"{name} += pool[e]")
-    w("cuda.syncthreads()")
-
 
 def masked(name: str, position: str, bound: str) -> str:
     """A line that sets to zero what lies in the padding, even where it is no number."""
@@ -304,26 +309,26 @@ def output_rows(w: Text, spec: Spec, first: str, stop: str, step: str) -> None:
     Each row is shared by ``spec.lanes`` neighbouring threads, no more than outputs. All of a warp go round equally often,
     as they exchange what they have; those beyond the batch do it with zeros, and keep nothing.
     """
-    width = spec.lanes
-    w(f"lane = uint32(t % uint32({width}))", f"mine = uint32(t // uint32({width}))")
-    with w.each("turn", first, stop, step):
-        w("row = uint32(turn + mine)", f"here = row < {stop}", f"row = uint32(min(row, uint32({stop} - uint32(1))))")
-        w("at = uint32(delta + row * delta_stride)")
-        if spec.learns or spec.job == "evaluate":
-            index = "order[uint32(begin + row)]" if spec.gathers else "uint32(begin + row)"
-            w(f"sample = uint32({index})")
-            if spec.labels:
-                w("label = uint32(Y[sample])")
-        if spec.output == SOFTMAX:
-            row_of_softmax(w, spec)
-        if spec.job == "evaluate":
-            w("best = zero", "best_at = uint32(0xffffffff)", "top_y = zero", "top_y_at = uint32(0xffffffff)")
-            w("right = uint32(0)")
-        with w.each("c", "lane", "n_out", f"uint32({width})"):
-            output_element(w, spec)
-        if spec.job == "evaluate":
-            count_hit(w, spec)
-
+    with w.private(*SUMMED):
+        width = spec.lanes
+        w(f"lane = uint32(t % uint32({width}))", f"mine = uint32(t // uint32({width}))")
+        with w.each("turn", first, stop, step):
+            w("row = uint32(turn + mine)", f"here = row < {stop}", f"row = uint32(min(row, uint32({stop} - uint32(1))))")
+            w("at = uint32(delta + row * delta_stride)")
+            if spec.learns or spec.job == "evaluate":
+                index = "order[uint32(begin + row)]" if spec.gathers else "uint32(begin + row)"
+                w(f"sample = uint32({index})")
+                if spec.labels:
+                    w("label = uint32(Y[sample])")
+            if spec.output == SOFTMAX:
+                row_of_softmax(w, spec)
+            if spec.job == "evaluate":
+                w("best = zero", "best_at = uint32(0xffffffff)", "top_y = zero", "top_y_at = uint32(0xffffffff)")
+                w("right = uint32(0)")
+            with w.each("c", "lane", "n_out", f"uint32({width})"):
+                output_element(w, spec)
+            if spec.job == "evaluate":
+                count_hit(w, spec)
 
 def lanes_below(width: int) -> list[int]:
     """Distances over which lanes exchange, so that each has what all ``width`` have."""
@@ -414,6 +419,10 @@ OUTPUT = (*FORWARD, "delta", "delta_stride", "code", "result")
 BACK = ("n_in", "n_out", "weights", "weights_stride", "delta", "delta_stride", "delta_below", "delta_below_stride")
 
 
+#: Names that a layer's lines change for others.
+KEPT = (*SUMMED, "awaited")
+
+
 class Rows:
     """The phase over the rows of a batch, in either way of dealing it out."""
 
@@ -435,18 +444,19 @@ class Rows:
     def _layers(self) -> None:
         w, spec = self.w, self.spec
         if spec.layers > 1:
-            self._layer("uint32(0)", OUTPUT, lambda: forward_tile(w, spec, True, False), spec.first, "count", "n_out")
+            with w.private(*KEPT):
+                self._layer("uint32(0)", OUTPUT, lambda: forward_tile(w, spec, True, False), spec.first, "count", "n_out")
             if not spec.bands:
                 meet(w)
         if spec.layers > 2:
-            with w.each("layer", "uint32(1)", "uint32(layers - uint32(1))", "uint32(1)"):
+            with w.private(*KEPT), w.each("layer", "uint32(1)", "uint32(layers - uint32(1))", "uint32(1)"):
                 self._layer("layer", OUTPUT, lambda: forward_tile(w, spec, False, False), spec.inner, "count", "n_out")
                 if not spec.bands:
                     meet(w)
-        self._output()
+        with w.private(*KEPT):
+            self._output()
         if spec.learns and spec.layers > 1:
-            w("layer = uint32(layers)")
-            with w.counting_down("layer", "uint32(1)"):
+            with w.private(*KEPT), w.counting_down("layer", "layers", "uint32(1)"):
                 if not spec.bands:
                     meet(w)
                 self._layer("layer", BACK, lambda: delta_tile(w, spec), spec.delta, "count", "n_in")
@@ -522,23 +532,23 @@ GRADIENT = ("n_in", "n_out", "weights", "weights_stride", "below", "below_stride
 
 def gradient_items(w: Text, spec: Spec, samples: bool) -> int:
     """Write this block's share of a layer's gradients: ``item`` goes on from layer to layer, from ``done`` on."""
-    tile = spec.gradient_first if samples else spec.gradient
-    w(f"across_tiles = uint32((n_in + uint32({tile.columns - 1})) // uint32({tile.columns}))")
-    w(f"tiles = uint32((n_out + uint32({tile.rows - 1})) // uint32({tile.rows}) * across_tiles)")
-    w("part = uint32((count + splits - uint32(1)) // splits)")
-    w(f"part = uint32((part + uint32({tile.depth - 1})) // uint32({tile.depth}) * uint32({tile.depth}))")
-    w("done = uint32(done + tiles * splits)")
-    with w.block("while item < done:"):
-        w("local = uint32(item + tiles * splits - done)", "split = uint32(local // tiles)")
-        w("local = uint32(local % tiles)")
-        w(f"row0 = uint32(local // across_tiles * uint32({tile.rows}))")
-        w(f"column0 = uint32(local % across_tiles * uint32({tile.columns}))")
-        w("from_row = uint32(split * part)", "to_row = min(uint32(from_row + part), count)")
-        w("base = uint32(split * size)")
-        need = gradient_tile(w, spec, tile, samples)
-        w("item = uint32(item + blocks)")
-    return need
-
+    with w.private("item", "done"):
+        tile = spec.gradient_first if samples else spec.gradient
+        w(f"across_tiles = uint32((n_in + uint32({tile.columns - 1})) // uint32({tile.columns}))")
+        w(f"tiles = uint32((n_out + uint32({tile.rows - 1})) // uint32({tile.rows}) * across_tiles)")
+        w("part = uint32((count + splits - uint32(1)) // splits)")
+        w(f"part = uint32((part + uint32({tile.depth - 1})) // uint32({tile.depth}) * uint32({tile.depth}))")
+        w("done = uint32(done + tiles * splits)")
+        with w.block("while item < done:"):
+            w("local = uint32(item + tiles * splits - done)", "split = uint32(local // tiles)")
+            w("local = uint32(local % tiles)")
+            w(f"row0 = uint32(local // across_tiles * uint32({tile.rows}))")
+            w(f"column0 = uint32(local % across_tiles * uint32({tile.columns}))")
+            w("from_row = uint32(split * part)", "to_row = min(uint32(from_row + part), count)")
+            w("base = uint32(split * size)")
+            need = gradient_tile(w, spec, tile, samples)
+            w("item = uint32(item + blocks)")
+        return need
 
 def gradient_tile(w: Text, spec: Spec, tile: Tile, samples: bool) -> int:
     """Write a tile of the gradients of one part of the batch, the biases' included."""
@@ -591,18 +601,18 @@ def gradients(w: Text, spec: Spec) -> int:
 # ---------------------------------------------------------------------------------------------------------- update
 def update(w: Text, spec: Spec) -> None:
     """Write the phase of the update: vector by vector, each thread by itself."""
-    ahead = ALIGNMENT // ITEMSIZE[spec.dtype]  # elements before a row's first weight, of which the last is the bias
-    vector = spec.vector
-    with w.each("layer", "uint32(0)", "layers", "uint32(1)"):
-        layer_names(w, "layer", "n_in", "n_out", "weights", "weights_stride", "splits")
-        w(f"in_row = uint32(weights_stride // uint32({vector}))", "all_vectors = uint32(n_out * in_row)")
-        with w.each("e", f"block * uint32({spec.threads}) + t", "all_vectors", f"blocks * uint32({spec.threads})"):
-            w(f"position = uint32(e % in_row * uint32({vector}))")
-            least = ahead - vector if spec.bias else ahead
-            with w.block(f"if position >= uint32({least}) and position < uint32(n_in + uint32({ahead})):"):
-                w(f"at = uint32(weights - uint32({ahead}) + e * uint32({vector}))")
-                update_vector(w, spec, ahead)
-
+    with w.private():
+        ahead = ALIGNMENT // ITEMSIZE[spec.dtype]  # elements before a row's first weight, of which the last is the bias
+        vector = spec.vector
+        with w.each("layer", "uint32(0)", "layers", "uint32(1)"):
+            layer_names(w, "layer", "n_in", "n_out", "weights", "weights_stride", "splits")
+            w(f"in_row = uint32(weights_stride // uint32({vector}))", "all_vectors = uint32(n_out * in_row)")
+            with w.each("e", f"block * uint32({spec.threads}) + t", "all_vectors", f"blocks * uint32({spec.threads})"):
+                w(f"position = uint32(e % in_row * uint32({vector}))")
+                least = ahead - vector if spec.bias else ahead
+                with w.block(f"if position >= uint32({least}) and position < uint32(n_in + uint32({ahead})):"):
+                    w(f"at = uint32(weights - uint32({ahead}) + e * uint32({vector}))")
+                    update_vector(w, spec, ahead)
 
 def update_vector(w: Text, spec: Spec, ahead: int) -> None:
     """Lines that add up the parts of a vector of gradients and apply them."""
@@ -656,18 +666,18 @@ def keep_sums(w: Text, spec: Spec) -> None:
 
 def report(w: Text, spec: Spec) -> None:
     """Lines by which the last block, which has least to do, adds up what all blocks found."""
-    with w.block("if block == uint32(blocks - uint32(1)):"):
-        for i, name in enumerate(["loss_sum", *(["error_sum"] if spec.errors else [])]):
-            w(f"{name} = zero")
-            with w.each("e", "t", "blocks", f"uint32({spec.threads})"):
-                w(f"{name} += sums[uint32(e * uint32(2) + uint32({i}))]")
-            share_out(w, name, spec)
-            with w.block("if t == uint32(0):"):
-                if name == "loss_sum":
-                    w("losses[step] = loss_sum * share")
-                else:
-                    w("errors[step] = error_sum * share * half / outputs")
-
+    with w.private():
+        with w.block("if block == uint32(blocks - uint32(1)):"):
+            for i, name in enumerate(["loss_sum", *(["error_sum"] if spec.errors else [])]):
+                w(f"{name} = zero")
+                with w.each("e", "t", "blocks", f"uint32({spec.threads})"):
+                    w(f"{name} += sums[uint32(e * uint32(2) + uint32({i}))]")
+                share_out(w, name, spec)
+                with w.block("if t == uint32(0):"):
+                    if name == "loss_sum":
+                        w("losses[step] = loss_sum * share")
+                    else:
+                        w("errors[step] = error_sum * share * half / outputs")
 
 # ------------------------------------------------------------------------------------------------------- the kernel
 def kernel(spec: Spec) -> str:
@@ -675,7 +685,8 @@ def kernel(spec: Spec) -> str:
     w, body = Text(), Text()
     need = epoch(body, spec)
     T = spec.dtype
-    w(IMPORTS)
+    w(IMPORTS, *(f"{', '.join(names)} = {made}" for made, names in body.before.items()))
+    w(*(f"{name} = {number}" for name, number in body.constants().items()), "", "")
     with w.block(f"def kernel({', '.join(name for name, _ in arguments(spec))}):"):
         w(f"pool = cuda.shared.array({max(need, spec.threads)}, {T})", "pool_at = shared_address(pool)")
         w("t = uint32(cuda.threadIdx.x)", "block = uint32(cuda.blockIdx.x)", "blocks = uint32(cuda.gridDim.x)")
@@ -729,6 +740,6 @@ from numba import cuda, float32, float64, uint32, uint64
 
 from fastmlp.kernels.cuda.elementwise import exp, fabs, log, log1p, sqrt, tanh
 from fastmlp.kernels.cuda.ptx import acquire, arrive, load_global, load_shared, store_global, store_shared
-from fastmlp.kernels.cuda.tile_ops import load_at, load_if, load_one_at, mma_float64, mma_tf32, shared_address, tf32
-
+from fastmlp.kernels.cuda.sums import Place, Tile, summing
+from fastmlp.kernels.cuda.tile_ops import load_if, shared_address
 """

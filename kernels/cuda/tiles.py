@@ -17,27 +17,61 @@ The sums of a tile then go through shared memory once more, so that what is done
 storing) is one rolled loop over vectors that lie side by side, whatever the way they were summed: `finish`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastmlp.kernels.cuda import generate
+from fastmlp.kernels.cuda.sums import ITEMSIZE, WARP, Place, Tile, padding
 from fastmlp.kernels.cuda.tile_ops import VECTOR
-
-ITEMSIZE = {"float32": 4, "float64": 8}
-WARP = 32
 
 
 class Text(generate.Text):
-    """Lines of a kernel, with loops over unsigned numbers."""
+    """Lines of a kernel, with loops over unsigned numbers, and the lines that its module has before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: dict[str, list[str]] = {}
+        self._scopes = 0
+
+    def outside(self, expression: str, *names: str) -> list[str]:
+        """Names, numbered, for what an expression gives; it is evaluated once, in the module."""
+        number = len(self.before)
+        return self.before.setdefault(expression, [f"{name}_{number}" for name in names])
+
+    @contextmanager
+    def private(self, *shared: str) -> Iterator[None]:
+        """Names that lines assign inside are their own, but for those that are named.
+
+        Numba looks through a whole kernel once for each name that is assigned more than once, and types it once.
+        """
+        first = len(self.lines)
+        yield
+        inside = self.lines[first:]
+        assigned = {name for line in inside for name in _assigned(line)} - set(shared)
+        self._scopes += 1
+        own = {name: f"{name}__{self._scopes}" for name in assigned if "__" not in name}
+        self.lines[first:] = [re.sub(r"[A-Za-z_]\w*", lambda m: own.get(m[0], m[0]), line) for line in inside]
+
+    def constants(self) -> dict[str, str]:
+        """Take whole numbers out of the lines, by names: Numba has less to read. Returns name -> what it stands for."""
+        found: dict[str, str] = {}
+
+        def name(match: re.Match) -> str:
+            return found.setdefault(match[0], f"n{match[1]}")
+
+        self.lines = [re.sub(r"\buint32\((0x[0-9a-f]+|\d+)\)", name, line) for line in self.lines]
+        return {name: text for text, name in found.items()}
 
     def each(self, name: str, first: str, stop: str, step: str):
         """A loop over unsigned numbers from ``first``."""
         self(f"{name} = uint32({first})")
         return self._loop(f"while {name} < {stop}:", f"{name} = uint32({name} + {step})")
 
-    def counting_down(self, name: str, least: str):
-        """A loop over unsigned numbers from one below the name's value down to ``least``."""
+    def counting_down(self, name: str, above: str, least: str):
+        """A loop over unsigned numbers from one below ``above`` down to ``least``."""
+        self(f"{name} = uint32({above})")
         return self._loop(f"while {name} > {least}:", None, f"{name} = uint32({name} - uint32(1))")
 
     @contextmanager
@@ -50,46 +84,10 @@ class Text(generate.Text):
                 self(last)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A block's tile of rows x columns sums, taken ``depth`` products at a time.
-
-    Parameters
-    ----------
-    rows, columns, depth : int
-        ``columns`` and ``depth`` are whole vectors; so is ``rows`` where the first operand goes by columns.
-    micro_rows, micro_columns : int
-        What one thread holds ("fma"), or one warp ("tf32x3", "mma").
-    method : {"fma", "tf32x3", "mma"}
-        How products are summed: by the ordinary units; in float32 by three products of TF32 numbers on the tensor
-        cores; in float64 on the tensor cores.
-    """
-
-    rows: int
-    columns: int
-    depth: int
-    micro_rows: int
-    micro_columns: int
-    method: str = "fma"
-
-    def __post_init__(self) -> None:
-        if self.rows % self.micro_rows or self.columns % self.micro_columns:
-            raise ValueError(f"{self}: expected whole numbers of what a thread or a warp holds")
-
-    @property
-    def across(self) -> int:
-        """Threads (or warps) side by side."""
-        return self.columns // self.micro_columns
-
-    @property
-    def down(self) -> int:
-        """Threads (or warps) one below another."""
-        return self.rows // self.micro_rows
-
-    @property
-    def threads(self) -> int:
-        """Threads that sum; a block may have more, which help with loading."""
-        return self.across * self.down * (1 if self.method == "fma" else WARP)
+def _assigned(line: str) -> list[str]:
+    """The names that a line assigns."""
+    match = re.match(r"\s*([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*) (?:[-+*]?=) ", line)
+    return match[1].split(", ") if match else []
 
 
 @dataclass(frozen=True)
@@ -287,94 +285,27 @@ class Panel:
                       f"= {value}_sum")  # fmt: skip
 
 
-def padding(method: str, dtype: str, along: bool, long: int) -> int:
-    """Elements after each row of a panel, so that lanes which read at once meet no bank twice.
+def begin_sums(w: Text, tile: Tile, first: Panel, second: Panel, stride: int) -> None:
+    """Lines that find this thread's place in the tile, the addresses of what it reads and writes, and set ``holds``.
 
-    A thread's vectors lie a row apart along the depth: an odd number of vectors from row to row does it. Fragments of
-    the tensor cores take four neighbours of eight rows (along the depth: 4 or 12 elements more than whole turns of the
-    banks), or eight neighbours of four rows (8 more in float32, 4 in float64, whose lanes read in two halves).
+    Threads (or warps) beyond the tile repeat another's work.
     """
-    if method == "fma":
-        vector = VECTOR[dtype]
-        return vector if along and long // vector % 2 == 0 else 0
-    turn = 32 if dtype == "float32" else 16
-    wanted = (4, 12, 20, 28) if along or dtype == "float64" else (8, 24)
-    return next(p for p in range(0, turn + 1, VECTOR[dtype]) if (long + p) % turn in wanted)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Neighbouring sums that a thread holds: texts of their row and first column in the tile, and their names."""
-
-    row: str
-    column: str
-    names: tuple[str, ...]
-
-
-class Fma:
-    """Sums in the registers of single threads: each loads vectors of both operands and multiplies all with all."""
-
-    def __init__(self, tile: Tile, first: Panel, second: Panel) -> None:
-        self.tile, self.first, self.second = tile, first, second
-
-    def begin(self, w: Text) -> None:
-        """Lines that find this thread's place in the tile, and set its sums to zero."""
-        tile = self.tile
-        w(f"tx = uint32(t % uint32({tile.across}))", f"ty = uint32(t // uint32({tile.across}))")
-        w(f"holds = ty < uint32({tile.down})")
-        with w.block("if not holds:"):  # threads beyond the tile repeat another's work
-            w("ty = uint32(0)")
-        self._origin(w, "first_at", self.first, "ty")
-        self._origin(w, "second_at", self.second, "tx")
-        for i in range(tile.micro_rows):
-            w("; ".join(f"s{i}_{j} = zero" for j in range(tile.micro_columns)))
-
-    def _origin(self, w: Text, name: str, panel: Panel, place: str) -> None:
-        itemsize = ITEMSIZE[panel.source.dtype]
-        step = panel.stride if panel.along else panel.vector
-        w(f"{name} = uint32(pool_at + {place} * uint32({step * itemsize}))")
-
-    def multiply(self, w: Text, side: str) -> None:
-        """Lines that add the products of one depth; ``side`` as for `Panel.put`."""
-        tile, vector = self.tile, self.first.vector
-        moved = f"{side} * uint32({ITEMSIZE[self.first.source.dtype]})"
-        w(f"first_now = uint32(first_at + {moved})", f"second_now = uint32(second_at + {moved})")
-        for k in range(0, tile.depth, vector):
-            self._load(w, "f", "first_now", self.first, tile.micro_rows, tile.down, k)
-            self._load(w, "g", "second_now", self.second, tile.micro_columns, tile.across, k)
-            for q in range(vector):
-                for i in range(tile.micro_rows):
-                    w("; ".join(f"s{i}_{j} += f{i}_{q} * g{j}_{q}" for j in range(tile.micro_columns)))
-
-    def _load(self, w: Text, name: str, at: str, panel: Panel, micro: int, threads: int, k: int) -> None:
-        """Lines that load the numbers of ``micro`` rows (or columns) and a vector's worth of depths: name{i}_{q}."""
-        vector, itemsize = panel.vector, ITEMSIZE[panel.source.dtype]
-        for i in range(vector if not panel.along else micro):
-            if panel.along:
-                offset = i * threads * panel.stride + k
-                names = ", ".join(f"{name}{i}_{q}" for q in range(vector))
-                w(f"{names} = load_at(pool, {at}, {(panel.at + offset) * itemsize})")
-                continue
-            for group in range(micro // vector):
-                offset = (k + i) * panel.stride + group * vector * threads
-                names = ", ".join(f"{name}{group * vector + q}_{i}" for q in range(vector))
-                w(f"{names} = load_at(pool, {at}, {(panel.at + offset) * itemsize})")
-
-    def _position(self, panel: Panel, place: str, threads: int, i: int) -> str:
-        if panel.along:
-            return f"uint32({place} + uint32({i * threads}))"
-        vector = panel.vector
-        return f"uint32({place} * uint32({vector}) + uint32({i // vector * vector * threads + i % vector}))"
-
-    def groups(self) -> Iterator[Group]:
-        """The sums that this thread holds."""
-        tile, vector = self.tile, self.second.vector
-        side_by_side = 1 if self.second.along else vector
-        for i in range(tile.micro_rows):
-            row = self._position(self.first, "ty", tile.down, i)
-            for j in range(0, tile.micro_columns, side_by_side):
-                column = self._position(self.second, "tx", tile.across, j)
-                yield Group(row, column, tuple(f"s{i}_{j + q}" for q in range(side_by_side)))
+    itemsize = ITEMSIZE[first.source.dtype]
+    worker = "t" if tile.method == "fma" else f"t // uint32({WARP})"
+    w(f"tx = uint32({worker} % uint32({tile.across}))", f"ty = uint32({worker} // uint32({tile.across}))")
+    w(f"holds = ty < uint32({tile.down})", "ty = ty if holds else uint32(0)")
+    if tile.method == "fma":
+        rows = "ty" if first.along else f"ty * uint32({first.vector})"
+        columns = "tx" if second.along else f"tx * uint32({second.vector})"
+        depth, column = "uint32(0)", columns
+    else:
+        w(f"g = uint32(t % uint32({WARP}) // uint32(4))", "depth = uint32(t % uint32(4))")
+        rows, columns = f"(ty * uint32({tile.micro_rows}) + g)", f"(tx * uint32({tile.micro_columns}) + g)"
+        depth, column = "depth", f"tx * uint32({tile.micro_columns}) + depth * uint32(2)"
+    for name, panel, outer in (("first_at", first, rows), ("second_at", second, columns)):
+        short, long = (outer, depth) if panel.along else (depth, outer)
+        w(f"{name} = uint32(pool_at + ({short} * uint32({panel.stride}) + {long}) * uint32({itemsize}))")
+    w(f"sums_at = uint32(pool_at + ({rows} * uint32({stride}) + {column}) * uint32({itemsize}))")
 
 
 def product(
@@ -413,62 +344,50 @@ def product(
     int
         Elements of shared memory that it needs.
     """
-    dtype = first[0].dtype
-    a = Panel(_name("a", first[0]), *first, tile.rows, "row0", tile, threads, 0)
-    b = Panel(_name("b", second[0]), *second, tile.columns, "column0", tile, threads, a.size)
-    half = a.size + b.size
-    summing = METHODS[tile.method](tile, a, b)
-    start, stop = depth
-    for panel in (a, b):
-        panel.begin(w, start, stop)
-    summing.begin(w)
-    for panel in (a, b):
-        panel.load(w, start)
-    if add_up:
-        a.add_up(w, first=True)
-    w("side = uint32(0)")
-    for panel in (a, b):
-        panel.put(w, "side")
-    w("cuda.syncthreads()")
-    with w.each("k", start, stop, f"uint32({tile.depth})"):
-        w(f"ahead = uint32(k + uint32({tile.depth}))")
+    with w.private():
+        dtype = first[0].dtype
+        a = Panel("a", *first, tile.rows, "row0", tile, threads, 0)
+        b = Panel("b", *second, tile.columns, "column0", tile, threads, a.size)
+        half, stride = a.size + b.size, finish_stride(tile, dtype)
+        places = [Place(panel.along, panel.at, panel.stride) for panel in (a, b)]
+        zeros, multiply, lay_out = w.outside(
+            f"summing({tile}, {dtype!r}, {places[0]}, {places[1]}, {stride})", "zeros", "multiply", "lay_out"
+        )
+        start, stop = depth
         for panel in (a, b):
-            panel.load(w, "ahead")
-        summing.multiply(w, "side")
+            panel.begin(w, start, stop)
+        begin_sums(w, tile, a, b, stride)
+        w(f"held = {zeros}()")
+        for panel in (a, b):
+            panel.load(w, start)
         if add_up:
-            a.add_up(w)
-        w(f"side = uint32(uint32({half}) - side)")
+            a.add_up(w, first=True)
+        w("side = uint32(0)")
         for panel in (a, b):
             panel.put(w, "side")
         w("cuda.syncthreads()")
-    if tail is not None:
-        tail(a)
-    _lay_out(w, tile, dtype, summing.groups())
-    return max(2 * half, tile.rows * finish_stride(tile, dtype), tile.rows * tile.depth if add_up else 0)
-
-
-def _name(name: str, source: Matrix | Samples) -> str:
-    """What a panel's variables begin with; those of samples have other types, so they get another name."""
-    return "x" if isinstance(source, Samples) else name
-
+        with w.each("k", start, stop, f"uint32({tile.depth})"):
+            w(f"ahead = uint32(k + uint32({tile.depth}))")
+            for panel in (a, b):
+                panel.load(w, "ahead")
+            moved = f"side * uint32({ITEMSIZE[dtype]})"
+            w(f"held = {multiply}(pool, uint32(first_at + {moved}), uint32(second_at + {moved}), held)")
+            if add_up:
+                a.add_up(w)
+            w(f"side = uint32(uint32({half}) - side)")
+            for panel in (a, b):
+                panel.put(w, "side")
+            w("cuda.syncthreads()")
+        if tail is not None:
+            tail(a)
+        with w.block("if holds:"):
+            w(f"{lay_out}(pool, sums_at, held)")
+        w("cuda.syncthreads()")
+        return max(2 * half, tile.rows * stride, tile.rows * tile.depth if add_up else 0)
 
 def finish_stride(tile: Tile, dtype: str) -> int:
     """Elements from one row of finished sums in shared memory to the next."""
     return tile.columns + VECTOR[dtype]
-
-
-def _lay_out(w: Text, tile: Tile, dtype: str, groups: Iterator[Group]) -> None:
-    """Lines that store the sums of each thread to shared memory, as rows."""
-    stride = finish_stride(tile, dtype)
-    with w.block("if holds:"):
-        for group in groups:
-            w(f"at = uint32({group.row} * uint32({stride}) + {group.column})")
-            if len(group.names) == VECTOR[dtype]:
-                w(f"store_shared(pool, at, ({', '.join(group.names)}))")
-                continue
-            for i, name in enumerate(group.names):
-                w(f"pool[uint32(at + uint32({i}))] = {name}")
-    w("cuda.syncthreads()")
 
 
 def finish(
@@ -480,18 +399,15 @@ def finish(
     ``column`` on; rows and columns beyond the bounds (texts) are left out, but for the rest of a vector. Afterwards
     the pool may be used again.
     """
-    vector = VECTOR[dtype]
-    in_row = tile.columns // vector
-    names = [f"z{q}" for q in range(vector)]
-    with w.each("e", "t", f"uint32({tile.rows * in_row})", f"uint32({threads})"):
-        w(f"down = uint32(e // uint32({in_row}))", f"across = uint32(e % uint32({in_row}) * uint32({vector}))")
-        w("row = uint32(row0 + down)", "column = uint32(column0 + across)")
-        with w.block(f"if row < {rows} and column < {columns}:"):
-            place = f"uint32(down * uint32({finish_stride(tile, dtype)}) + across)"
-            w(f"{', '.join(names)} = load_shared(pool, {place})")
-            lines(names)
-    w("cuda.syncthreads()")
-
-
-#: method -> class that writes the sums; `fastmlp.kernels.cuda.mma` enters those of the tensor cores.
-METHODS: dict[str, type] = {"fma": Fma}
+    with w.private():
+        vector = VECTOR[dtype]
+        in_row = tile.columns // vector
+        names = [f"z{q}" for q in range(vector)]
+        with w.each("e", "t", f"uint32({tile.rows * in_row})", f"uint32({threads})"):
+            w(f"down = uint32(e // uint32({in_row}))", f"across = uint32(e % uint32({in_row}) * uint32({vector}))")
+            w("row = uint32(row0 + down)", "column = uint32(column0 + across)")
+            with w.block(f"if row < {rows} and column < {columns}:"):
+                place = f"uint32(down * uint32({finish_stride(tile, dtype)}) + across)"
+                w(f"{', '.join(names)} = load_shared(pool, {place})")
+                lines(names)
+        w("cuda.syncthreads()")

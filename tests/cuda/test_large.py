@@ -26,7 +26,7 @@ from problems import (
 from fastmlp.kernels import Network, Rule, cuda
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.cuda import calls, inference, large, large_plan
-from fastmlp.kernels.cuda.tiles import Tile
+from fastmlp.kernels.cuda.sums import Tile
 
 #: Threads of a block, multiprocessors, threads for a row of outputs; small, for each thread is one of Python's.
 THREADS, BLOCKS = 8, 3
