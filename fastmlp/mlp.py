@@ -813,14 +813,19 @@ class Mlp:
     def _prepare(self, rule: Rule, X: np.ndarray, Y: np.ndarray, batch_size: int) -> None:
         """Have the backend compile what is needed, if it compiles; time it apart from the training."""
         self.compile_seconds = 0.0
-        prepare: Callable[..., Any] | None = getattr(self._backend, "prepare", None)
-        job = rule, str(X.dtype), Y.ndim, batch_size
-        if prepare is not None and job not in self._prepared:
-            start = time.perf_counter()
-            with self._numbers.at_work():
-                prepare(self.network, rule, X, Y, batch_size)
-            self.compile_seconds = time.perf_counter() - start
-            self._prepared.add(job)
+        jobs: list[tuple[str, tuple]] = [
+            ("prepare", (self.network, rule)),
+            ("prepare_for", (self.network, rule, X, Y, batch_size)),
+        ]
+        for name, arguments in jobs:
+            function: Callable[..., Any] | None = getattr(self._backend, name, None)
+            job = rule, *((str(X.dtype), Y.ndim, batch_size) if name == "prepare_for" else ())
+            if function is not None and job not in self._prepared:
+                start = time.perf_counter()
+                with self._numbers.at_work():
+                    function(*arguments)
+                self.compile_seconds += time.perf_counter() - start
+                self._prepared.add(job)
 
     def _epoch(
         self,

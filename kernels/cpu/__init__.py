@@ -248,8 +248,8 @@ def is_compiled(dtype: str) -> bool:
     return cache.holds(drivers.run, dtype)
 
 
-def prepare(network: Network, rule: Rule, *data) -> None:
-    """Compile or load what training this network needs; all networks, rules and data of a dtype share it."""
+def prepare(network: Network, rule: Rule) -> None:
+    """Compile or load what training this network needs; all networks and rules of a dtype share it."""
     warmup((network.dtype,))
 
 

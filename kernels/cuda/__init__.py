@@ -82,11 +82,9 @@ def train_epoch(
     return _calls().train_epoch(network, rule, parameters, state, X, Y, order, batch_size, errors)
 
 
-def prepare(
-    network: Network, rule: Rule, X: Any = None, Y: Any = None, batch_size: int | None = None, errors: bool = False
-) -> None:
+def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int) -> None:
     """Compile, or load from the cache, what training this network on this data needs."""
-    _calls().prepare(network, rule, X, Y, batch_size, errors)
+    _calls().prepare_for(network, rule, X, Y, batch_size)
 
 
 def reside(network: Network, parameters: np.ndarray, device: int | None = None) -> "OnDevice":

@@ -134,7 +134,7 @@ def train_epoch(
             int(state.step[0]),
             samples,
             targets,
-            memory.place(order.astype(np.int32), stream, "the order"),
+            memory.staged(order, np.int32, "the order"),
             min(batch_size, len(order)),
             figures[:batches],
             None if errors is None else figures[batches:],
@@ -171,21 +171,12 @@ def is_finite(array: Any) -> bool:
         return finite.is_finite(device, arguments.on_device(array, "an array"), stream)
 
 
-def prepare(
-    network: Network,
-    rule: Rule,
-    X: Any = None,
-    Y: Any = None,
-    batch_size: int | None = None,
-    errors: bool = False,
-) -> None:
+def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int) -> None:
     """Compile, or load from the cache, what training this network on this data needs.
 
-    Kernels are written for exact shapes, the samples' dtype and the batch size, so without data there is nothing to
-    compile.
+    Kernels are written for exact shapes, the samples' dtype and the batch size: a rehearsal of an epoch of one batch,
+    on arrays of one sample, asks for what an epoch will ask for.
     """
-    if X is None or Y is None or batch_size is None:
-        return
     few = memory.empty((1, network.sizes[0]), arguments.described(X).dtype)
     labels = arguments.described(Y).ndim == 1
     with _building, rehearsal(), at_work() as (device, stream):
@@ -202,7 +193,7 @@ def prepare(
             memory.empty(batch_size, np.int32),
             batch_size,
             memory.empty(1, network.dtype),
-            memory.empty(1, network.dtype) if errors else None,
+            None,
             stream,
         )
 

@@ -21,6 +21,7 @@ if not SIMULATED:
 __all__ = ["Device", "Queue", "current", "device", "on", "rehearsal", "stream"]
 
 _configuring = threading.Lock()
+_idle: dict[int, list] = {}  # of each GPU: streams that nobody owns any more
 _here = threading.local()  # each thread's queue, and whether it only rehearses
 
 
@@ -161,10 +162,16 @@ def device(number: int | str | None = None) -> Device:
     return _device(device_number(chosen, len(cuda.gpus)))
 
 
-def stream(on: Device) -> Any:
-    """A new stream."""
-    with on.active():
-        return cuda.stream()
+def stream(on: Device, owner: Any) -> Any:
+    """A stream for as long as its owner lives; then the next owner gets it, and what is kept for it."""
+    idle = _idle.setdefault(on.id, [])
+    try:
+        given = idle.pop()
+    except IndexError:
+        with on.active():
+            given = cuda.stream()
+    weakref.finalize(owner, idle.append, given).atexit = False
+    return given
 
 
 def current() -> Queue:
@@ -175,7 +182,7 @@ def current() -> Queue:
     chosen = device()
     own = _here.__dict__.setdefault("own", {})
     if chosen.id not in own:
-        own[chosen.id] = Queue(chosen, stream(chosen))
+        own[chosen.id] = Queue(chosen, stream(chosen, threading.current_thread()))
     return own[chosen.id]
 
 

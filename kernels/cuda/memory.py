@@ -21,6 +21,7 @@ __all__ = [
     "is_on_device",
     "place",
     "scratch",
+    "staged",
     "zeros",
 ]
 
@@ -149,6 +150,25 @@ def scratch(device: Device, stream: Any, key: Hashable, size: int, dtype: Any) -
         kept.pop(key, None)
         kept[key] = array = zeros(size, dtype, stream, f"scratch ({key[0] if isinstance(key, tuple) else key})")
     return array
+
+
+def staged(values: np.ndarray, dtype: Any, what: str = "an array") -> Any:
+    """A copy on the GPU of a flat NumPy array, in another dtype, by way of page-locked memory that is used again.
+
+    So the copy needs no help of the CPU. It must be over before the next call of the same thread and dtype.
+    """
+    device, stream = current()
+    kept = _kept.setdefault(stream, {})
+    key = "staging", np.dtype(dtype).str
+    staging = kept.get(key)
+    if staging is None or staging.size < values.size:
+        with device.active():
+            kept[key] = staging = cuda.pinned_array(values.size, np.dtype(dtype))
+    part = staging[: values.size]
+    part[:] = values
+    target = empty(values.size, dtype, what)
+    copy_into(target, part, stream)
+    return target
 
 
 def corrections(rule: Rule, step: int, batches: int, dtype: Any) -> np.ndarray:

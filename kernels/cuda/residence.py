@@ -24,7 +24,7 @@ class OnDevice:
     def __init__(self, network: Network, parameters: np.ndarray, number: int | None = None) -> None:
         self._network, self._host = network, parameters
         chosen = device(number)
-        self._queue = Queue(chosen, stream(chosen))
+        self._queue = Queue(chosen, stream(chosen, self))
         self._device: Any = None  # the parameters on the GPU, once they are needed there
         self._seen: np.ndarray | None = None  # what the host's array held when it was last compared with them
         self._host_is_behind = self._host_is_ahead = False

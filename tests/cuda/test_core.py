@@ -42,6 +42,10 @@ class Foreign:
         }
 
 
+class Owner:
+    """Somebody to own a stream."""
+
+
 def pair(**options):
     """The same network on the GPU and in NumPy."""
     return [Mlp(SIZES, "tanh", dtype="float64", seed=3, backend=name, **options) for name in ("cuda", "numpy")]
@@ -132,7 +136,8 @@ def test_device_arrays_are_not_copied():
 
 def test_scratch_is_kept_by_key_and_stream():
     here, stream = device.current()
-    other = device.stream(here)
+    other = device.stream(here, owner := Owner())
+    assert owner
     one = memory.scratch(here, stream, ("a", 1), 5, np.float32)
     assert not memory.fetch(one).any()
     assert memory.scratch(here, stream, ("a", 1), 5, np.float32) is one
@@ -221,10 +226,44 @@ def test_queues_are_the_threads_own():
         thread.join()
     assert seen["a"][0] is seen["a"][1]
     assert seen["a"][0] is not seen["b"][0]
-    queue = device.Queue(device.device(), device.stream(device.device()))
+    owner = Owner()
+    queue = device.Queue(device.device(), device.stream(device.device(), owner))
     with device.on(queue):
         assert device.current() is queue
     assert device.current() is not queue
+
+
+def test_a_stream_goes_to_the_next_owner():
+    here, owners = device.device(), [Owner(), Owner()]
+    streams = [device.stream(here, owner) for owner in owners]
+    assert streams[0] is not streams[1]
+    owners.pop(0)
+    assert device.stream(here, owners[0]) is streams[0]
+
+
+def test_an_array_is_staged():
+    for n in (5, 3, 9):
+        values = np.random.default_rng(n).permutation(n)
+        staged = memory.staged(values, np.int32)
+        np.testing.assert_array_equal(memory.fetch(staged), values)
+
+
+def test_a_job_is_compiled_once_apart_from_training():
+    X, y = data()
+    mlp, asked = Mlp(SIZES, "relu", backend="cuda", seed=0), []
+    launch = device.Device.launch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            device.Device,
+            "launch",
+            lambda self, *a, **k: asked.append(getattr(device._here, "rehearses", False)) or launch(self, *a, **k),
+        )
+        for _ in range(2):
+            mlp.fit(X, y, epochs=1, batch_size=5, progress=False)
+        assert asked.count(True) == 1
+        mlp.fit(X, y, epochs=1, batch_size=3, progress=False)
+        assert asked.count(True) == 2
+    assert mlp.compile_seconds > 0
 
 
 # ------------------------------------------------------------------------------------- the contract on device arrays
