@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -140,6 +141,7 @@ def missing() -> str | None:
     return None
 
 
+@cache
 def all_variants() -> dict[str, Variant]:
     """The kernels of all paths by name.
 
@@ -391,7 +393,8 @@ def check_all(names: Sequence[str], capabilities: Sequence[tuple[int, int]], job
     A device function is compiled once in a process, for the device that it was first needed on.
     """
     variants = all_variants()
-    context = multiprocessing.get_context("spawn")
+    # A forked process knows the variants already; nothing of CUDA has been started that it could not share.
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     for capability in capabilities:
         tasks = [(name, capability) for name in names if variants[name].is_for(capability)]
         with context.Pool(min(jobs, max(1, len(tasks)))) as pool:
