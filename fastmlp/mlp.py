@@ -525,7 +525,7 @@ class Mlp:
             microseconds, and checking would be a good part of them.
         """
         if not checks.is_ready(X, self.network.sizes[0]):
-            X = self._numbers.foreign_inputs(X, "X") if is_foreign(X) else checks.inputs(X, self.network)
+            X = self._numbers.foreign_inputs(X, "X", False) if is_foreign(X) else checks.inputs(X, self.network)
         return self._predict(cast(np.ndarray, X))
 
     def _predict(self, X: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ class Residence(Protocol):
     def at_work(self) -> AbstractContextManager[None]:
         """A context for calls of the backend's functions."""
 
-    def foreign_inputs(self, X: Any, name: str) -> Any:
+    def foreign_inputs(self, X: Any, name: str, look_for_nan: bool = True) -> Any:
         """Samples in a GPU's memory, checked: as the backend's functions take them, without a copy."""
 
     def foreign_targets(self, y: Any) -> np.ndarray:
@@ -107,7 +107,7 @@ class OnHost:
     def at_work(self) -> AbstractContextManager[None]:
         return _NO_CONTEXT
 
-    def foreign_inputs(self, X: Any, name: str) -> Any:
+    def foreign_inputs(self, X: Any, name: str, look_for_nan: bool = True) -> Any:
         raise TypeError(elsewhere(name))
 
     def foreign_targets(self, y: Any) -> np.ndarray:

@@ -11,6 +11,9 @@ from fastmlp.kernels.cuda.device import Device, current
 from fastmlp.kernels.cuda.elementwise import SIMULATED
 from fastmlp.kernels.updates import Rule
 
+if not SIMULATED:
+    from numba.cuda.cudadrv import driver
+
 __all__ = [
     "address",
     "clear",
@@ -36,6 +39,14 @@ def is_on_device(array: object) -> bool:
 def address(array: Any) -> int:
     """Where a device array begins."""
     return array.__cuda_array_interface__["data"][0]
+
+
+def owner(array: Any) -> int | None:
+    """The number of the GPU in whose memory a device array is; None where there is but one."""
+    if SIMULATED or len(cuda.gpus) == 1 or not address(array):
+        return None
+    attribute = driver.binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(driver.driver.cuPointerGetAttribute(attribute, address(array)))
 
 
 def amount(size: float) -> str:
@@ -104,9 +115,20 @@ def place(array: Any, stream: Any = None, what: str = "an array") -> Any:
         The calling thread's own by default.
     what : str, default "an array"
         What it is, should there be no memory left for it.
+
+    Raises
+    ------
+    MemoryError
+        As `empty`.
+    ValueError
+        If a device array is in another GPU's memory.
     """
     if is_on_device(array):
-        with current().device.active():
+        device = current().device
+        with device.active():
+            where = owner(array)
+            if where not in (None, device.id):
+                raise ValueError(f"{what} is in the memory of GPU {where}; expected GPU {device.id}")
             return array if hasattr(array, "copy_to_host") else cuda.as_cuda_array(array)
     target = empty(array.shape, array.dtype, what)
     if array.size:

@@ -5,7 +5,9 @@ up to date when they ask for it; whoever has asked once may hold on to it, and c
 then on it is brought up to date after each training call, and looked through for changes before the next.
 """
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ class OnDevice:
     def __init__(self, network: Network, parameters: np.ndarray, number: int | None = None) -> None:
         self._network, self._host = network, parameters
         chosen = device(number)
+        self._lock = threading.RLock()  # a stream's scratch is for one call at a time
         self._queue = Queue(chosen, stream(chosen, self))
         self._device: Any = None  # the parameters on the GPU, once they are needed there
         self._seen: np.ndarray | None = None  # what the host's array held when it was last compared with them
@@ -31,8 +34,10 @@ class OnDevice:
         self._lent = False  # somebody may hold on to the host's array
         self._backup: dict[str, Any] = {}
 
-    def at_work(self) -> AbstractContextManager[None]:
-        return on(self._queue)
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        with self._lock, on(self._queue):
+            yield
 
     def host(self, lend: bool = False) -> np.ndarray:
         self._lent |= lend
@@ -91,7 +96,7 @@ class OnDevice:
         with self.at_work():
             return State(memory.place(state.slots, what="the optimizer's state"), state.step.copy())
 
-    def foreign_inputs(self, X: Any, name: str) -> Any:
+    def foreign_inputs(self, X: Any, name: str, look_for_nan: bool = True) -> Any:
         """Checked like the host's samples.
 
         Raises
@@ -107,8 +112,8 @@ class OnDevice:
             expected = f"C-contiguous {', '.join(INPUT_DTYPES)}, as it is not copied"
             raise ValueError(f"{name} is {given.dtype}{how}, in a GPU's memory; expected {expected}")
         with self.at_work():
-            placed = memory.place(X)
-            if not calls.is_finite(placed):
+            placed = memory.place(X, what=name)
+            if look_for_nan and not calls.is_finite(placed):
                 raise ValueError(f"{name} holds nan or infinity; expected finite numbers")
         return placed
 

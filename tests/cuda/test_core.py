@@ -549,6 +549,31 @@ def test_device_targets_are_checked():
         mlp.fit(X, Foreign(np.array([0, 1, 2])), progress=False)
 
 
+def test_prediction_passes_nan_on():
+    X = np.zeros((3, 5))
+    X[1, 2] = np.nan
+    np.testing.assert_array_equal(np.isnan(pair()[0].predict(Foreign(X))).any(1), [False, True, False])
+
+
+def test_an_array_of_another_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "owner", lambda array: 1)
+    with pytest.raises(ValueError, match="X is in the memory of GPU 1; expected GPU 0"):
+        pair()[0].predict(Foreign(np.zeros((3, 5))))
+
+
+def test_several_threads_may_ask_one_mlp():
+    X, _ = data(4, dtype=np.float64)
+    mlp, answers = pair()[0], []
+    threads = [threading.Thread(target=lambda: answers.append(mlp.predict(X))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for answer in answers:
+        np.testing.assert_array_equal(answer, answers[0])
+    assert len(answers) == 4
+
+
 def test_other_backends_say_that_they_cannot_read_device_arrays():
     X, y = data(dtype=np.float64)
     mlp = pair()[1]
