@@ -96,7 +96,8 @@ class FastmlpCuda(FastmlpCpu):
         from fastmlp.kernels.cuda import memory
 
         self.X, self.Y, self.parameters = map(memory.place, (self.X, self.Y, self.parameters))
-        self.state = replace(self.state, slots=memory.place(self.state.slots))
+        if self.state.slots.size:
+            self.state = replace(self.state, slots=memory.place(self.state.slots))
 
 
 class FastmlpCpuPixels(FastmlpCpu):
