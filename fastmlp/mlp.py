@@ -237,7 +237,7 @@ class Mlp:
         optimizer = (
             None if self._optimizer is None else (self._optimizer[0], self._numbers.host_state(self._optimizer[1]))
         )
-        gone = {"_weights": None, "_numbers": None, "_prepared": set()}
+        gone: dict[str, Any] = {"_weights": None, "_numbers": None, "_prepared": set()}
         kept = {"_backend": self.backend_name, "_parameters": self._numbers.host(), "_optimizer": optimizer}
         return {**self.__dict__, **gone, **kept}
 

@@ -68,7 +68,9 @@ class OnDevice:
         return self._device
 
     def _was_changed(self) -> bool:
-        return self._lent and not self._host_is_behind and not np.array_equal(self._host, self._seen)
+        if not self._lent or self._host_is_behind or self._seen is None:
+            return False
+        return not np.array_equal(self._host, self._seen)
 
     def trained(self) -> None:
         self._host_is_behind = True
