@@ -22,24 +22,29 @@ FINITE_THREADS = 256
 TILE_THREADS = 256
 TILE_BLOCKS = 1
 
-#: Products that a tile takes at a time: 64 bytes of each row.
-TILE_DEPTH = {"float32": 16, "float64": 8}
+#: Products that a tile takes at a time: 64 or 128 bytes of each row.
+TILE_DEPTHS = {"float32": (16, 32), "float64": (8, 16)}
 
 #: Bytes of a thread's sums at most (a quarter of its registers), and rows of a tile.
 TILE_SUM_BYTES = 256
 TILE_ROWS = 128
 
-#: Bytes of shared memory for a tile: what every block has without asking.
-TILE_SHARED = SHARED_MEMORY_UNASKED
+#: Bytes of shared memory for a tile: enough for 128 x 128 sums in float32, and half of what sm_80 has.
+TILE_SHARED = 80 * 1024
 
-#: Cycles that a block spends, for each depth of a tile, on storing what it loaded and on waiting for one another.
-TILE_MEETING = 120
+#: The model. Cycles of a block for each round of a tile, waiting for one another; for each number that it loads in a
+#: round (address, conversion, storing); for each finished sum; of a trip to the second-level cache; of a meeting of the
+#: whole grid. And the bytes that a multiprocessor gets from that cache in a cycle.
+TILE_MEETING = 60
+LOAD_CYCLES = 0.07
+FINISH_CYCLES = 0.2
+CACHE_CYCLES = 600
+MEETING = 2500
+ALONE = 1.2  # times as long as it takes to issue, where a scheduler has but one warp
+CACHE_BYTES = 24
 
-#: A block takes bands of samples through all layers if that many times the bands are enough for all blocks.
-BANDS_SHARE = 1.5
-
-#: Depths of a tile that a part of a batch has at least when gradients are split.
-SPLIT_DEPTHS = 4
+#: Rounds of a tile that a part of a batch has at least when gradients are split.
+SPLIT_ROUNDS = 4
 
 #: A lone update: threads of a block, and blocks of a multiprocessor.
 UPDATE_THREADS = 256
@@ -69,11 +74,14 @@ CLUSTER_BLOCKS = 8
 #: Samples of a slice of a batch at least.
 LEAST_SLICE = 8
 
-#: The model of a step, in cycles. A barrier of a block with what waits around it; a trip from block to block through
-#: the L2 cache, and in a cluster; bytes in a cycle that a block gets by either way; instructions for each sum that is
-#: folded over a warp; for each number of the plain loops in shared memory; and of each rule.
+#: The model of a step, in cycles. A barrier of a block with what waits around it; loss and delta of a row of outputs; a
+#: trip from block to block through the L2 cache, the cache's answer alone, and a trip in a cluster; bytes in a cycle
+#: that a block gets by either way; instructions for each sum that is folded over a warp; for each number of the plain
+#: loops in shared memory; and of each rule.
 MEETING_CYCLES = 80
+ROW_CYCLES = 300
 GRID_TRIP = 1200
+L2_CYCLES = 500
 CLUSTER_TRIP = 350
 L2_BYTES = 48
 CLUSTER_BYTES = 32

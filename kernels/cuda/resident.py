@@ -16,7 +16,7 @@ from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.contract import INPUT_DTYPES
 from fastmlp.kernels.cuda import config, generate, memory
 from fastmlp.kernels.cuda.device import Device
-from fastmlp.kernels.cuda.resident_plan import CLUSTER, Limits, Plan, choose, is_aligned
+from fastmlp.kernels.cuda.resident_plan import CLUSTER, GRID, LOCAL, Limits, Plan, choose, is_aligned
 from fastmlp.kernels.cuda.resident_text import PARAMETERS, text
 from fastmlp.kernels.cuda.variants import Variant
 from fastmlp.kernels.losses import OUTPUTS
@@ -148,43 +148,41 @@ def train_epoch(
     )
 
 
-#: Devices whose plans are compiled by the check, as their data sheets have them: A100, H200, B200.
+#: Networks, and devices by their data sheets (A100, H200, B200), whose plans are compiled by the check.
+SHAPES = ((784, 100, 10), (784, 256, 128, 10), (784, 1000, 1000, 10), (784, 10), (64, 8, 3))
 DEVICES = (Limits((8, 0), 108, 163 * 1024), Limits((9, 0), 132, 227 * 1024), Limits((10, 0), 148, 227 * 1024))
 
 
 def variants() -> Iterator[Variant]:
-    """Kernels for the compile check: the plans of typical networks on typical devices, and each option at least once."""
-    shapes = ((784, 100, 10), (784, 256, 128, 10), (784, 1000, 1000, 10), (784, 10))
-    found: dict[Plan, str] = {}
-
-    def note(on: Limits, network: Network, kind: str, batch: int, inputs: str, labels: bool, errors: bool) -> None:
-        aligned = is_aligned(network, np.dtype(inputs))
-        plan = choose(on, network, kind, batch, inputs, labels, errors, aligned)
-        if plan is not None:
-            shape, capability = "-".join(map(str, network.sizes)), "".join(map(str, on.compute_capability))
-            name = f"resident {shape} {kind} batch {batch} {inputs} in {network.dtype} sm_{capability} {len(found)}"
-            found.setdefault(plan, name)
-
-    for on, shape, dtype, batch in product(DEVICES, shapes, DTYPES, (1, 5, 10, 32, 128, 512)):
-        note(on, Network.build(shape, dtype=dtype), "momentum", batch, dtype, True, False)
-    for dtype, inputs, kind, l2 in product(DTYPES, INPUT_DTYPES, UPDATES, (0.0, 0.1)):
-        network = Network.build((784, 100, 10), dtype=dtype, input_scale=1 / 255, l2=l2)
-        note(DEVICES[1], network, kind, 32 if l2 else 5, inputs, True, True)
-    for dtype, (loss, outputs), labels in product(DTYPES, OUTPUTS.items(), (True, False)):
-        for i, output in enumerate(outputs):
-            hidden = [list(ACTIVATIONS)[(i + k) % len(ACTIVATIONS)] for k in range(3)]
-            network = Network.build((33, 31, 17, 9, 5), hidden, output, loss, bias=labels, dtype=dtype)
-            note(DEVICES[i % 3], network, "adam", 7, dtype, labels, True)
-    for plan, name in found.items():
-        yield variant(
-            name, plan, quick=name.startswith("resident 784-100-10 momentum batch 10 float32 in float32 sm_90")
-        )
+    """Kernels for the compile check: plans of typical networks on typical devices, and each option at least once."""
+    seen: set[tuple[Limits, Plan]] = set()
+    quick = {LOCAL, CLUSTER, GRID}  # one of each kind is compiled by the tests
+    for on, network, kind, batch, inputs, labels, errors in cases():
+        plan = choose(on, network, kind, batch, inputs, labels, errors, is_aligned(network, np.dtype(inputs)))
+        if plan is None or (on, plan) in seen:
+            continue
+        seen.add((on, plan))
+        shape, capability = "-".join(map(str, network.sizes)), "".join(map(str, on.compute_capability))
+        name = f"resident {shape} {kind} batch {batch} {inputs} in {network.dtype} sm_{capability} {len(seen)}"
+        is_quick = on == DEVICES[1] and network.dtype == "float32" and batch < 10 and plan.exchange in quick
+        if is_quick:
+            quick.remove(plan.exchange)
+        shared, at = plan.shared_bytes, on.compute_capability
+        yield Variant(name, partial(_build, plan), plan.dtype, plan.threads, shared, at, at, quick=is_quick)
 
 
-def variant(name: str, plan: Plan, quick: bool = False) -> Variant:
-    """A plan's kernel for the compile check."""
-    least = (9, 0) if plan.exchange == CLUSTER else (8, 0)
-    return Variant(name, partial(_build, plan), plan.dtype, plan.threads, plan.shared_bytes, least, quick=quick)
+def cases() -> Iterator[tuple[Limits, Network, str, int, str, bool, bool]]:
+    """Devices, networks, rules, batches, dtypes of samples, whether targets are labels, whether errors are wanted."""
+    for on, shape, dtype, batch in product(DEVICES, SHAPES, DTYPES, (1, 5, 10, 32, 128, 512)):
+        yield on, Network.build(shape, dtype=dtype), "momentum", batch, dtype, True, False
+    for i, (dtype, inputs, kind) in enumerate(product(DTYPES, INPUT_DTYPES, UPDATES)):
+        network = Network.build((784, 100, 10), dtype=dtype, input_scale=1 / 255, l2=0.1 * (i % 2))
+        yield DEVICES[1], network, kind, (5, 32)[i % 2], inputs, True, True
+    for i, (dtype, (loss, outputs)) in enumerate(product(DTYPES, OUTPUTS.items())):
+        for k, output in enumerate(outputs):
+            hidden = [list(ACTIVATIONS)[(i + k + j) % len(ACTIVATIONS)] for j in range(3)]
+            network = Network.build((33, 31, 17, 9, 5), hidden, output, loss, bias=bool(k % 2), dtype=dtype)
+            yield DEVICES[(i + k) % 3], network, "adam", 7, dtype, bool(i % 2), True
 
 
 def _build(plan: Plan) -> tuple[Any, tuple]:

@@ -23,6 +23,8 @@ from fastmlp.kernels.updates import UPDATES
 
 WARP = 32
 MOST_KEPT, MOST_SUMS = 48, 32  #: registers of a thread for samples that it keeps, and for sums
+PLACES = 4  #: steps, the present one included, whose samples' indices are known
+IN_FLIGHT = 20  #: words at most that a thread asks for at once before it looks at them
 OTHER_REGISTERS = 48  #: of a thread, for addresses and what is passing
 LOCAL, CLUSTER, GRID = "local", "cluster", "grid"  #: how blocks exchange: not at all (one block), in a cluster, in L2
 
@@ -186,6 +188,19 @@ class Plan:
         return 1 if self.exchange == LOCAL or self.scattered else most
 
     @property
+    def scattered_share(self) -> int:
+        """Numbers that a group sums for all, if they are scattered."""
+        return -(-self.exchanged // self.groups)
+
+    @property
+    def scattered_lanes(self) -> int:
+        """Lanes that share each of these sums."""
+        lanes = 1
+        while lanes < WARP and lanes < self.addends and 2 * lanes * self.scattered_share <= self.threads:
+            lanes *= 2
+        return lanes
+
+    @property
     def words(self) -> int:
         """64-bit words of a number with its tag."""
         return self.itemsize // 4
@@ -208,7 +223,7 @@ class Plan:
         part["x"] = 2 * b * self.sample_stride * itemsize
         if self.aligned and self.converts:
             part["raw"] = b * self.sizes[0] * np.dtype(self.inputs).itemsize
-        part["places"] = 2 * b * 4
+        part["places"] = PLACES * b * 4
         part["y"] = 2 * b * (4 if self.labels else self.sizes[-1] * itemsize)
         part["corrections"] = 4 * itemsize
         part["sums"] = self.warps * b * own * itemsize
@@ -342,6 +357,8 @@ def cycles(plan: Plan) -> float:
     above = sum(a * b for a, b in zip(plan.sizes[2:], plan.sizes[3:], strict=False))
     parts += config.LOOSE_CYCLES * slow * above * (3 * s + config.UPDATE_CYCLES[plan.kind]) / plan.threads
     conversion = config.LOOSE_CYCLES * s * plan.sizes[0] / plan.threads if not plan.aligned or plan.converts else 0
+    rows_at_once = plan.warps * max(1, WARP // plan.sizes[-1])
+    parts += config.ROW_CYCLES * -(-s // rows_at_once)
     meetings = config.MEETING_CYCLES * (6 + 3 * max(0, plan.layers - 2))
     return first + updates + parts + meetings + max(conversion, exchange_cycles(plan)) + slice_cycles(plan)
 
@@ -351,11 +368,13 @@ def exchange_cycles(plan: Plan) -> float:
     if plan.exchange == LOCAL:
         return 0
     volume = 8 * plan.words * plan.exchanged
+    readers = plan.scattered_lanes if plan.scattered else plan.readers
+    rounds = -(-plan.addends // (readers * IN_FLIGHT)) - 1  # of waiting for words that are there already
     if plan.exchange == CLUSTER:
         return config.CLUSTER_TRIP + volume * plan.groups / config.CLUSTER_BYTES
     if plan.scattered:
-        return 2 * config.GRID_TRIP + 3 * volume / config.L2_BYTES
-    return config.GRID_TRIP + volume * plan.addends / config.L2_BYTES
+        return 2 * config.GRID_TRIP + rounds * config.L2_CYCLES + 3 * volume / config.L2_BYTES
+    return config.GRID_TRIP + rounds * config.L2_CYCLES + volume * plan.addends / config.L2_BYTES
 
 
 def slice_cycles(plan: Plan) -> float:

@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.cuda import formulas
 from fastmlp.kernels.cuda.generate import Text
-from fastmlp.kernels.cuda.resident_plan import CLUSTER, LOCAL, WARP, Plan
+from fastmlp.kernels.cuda.resident_plan import CLUSTER, IN_FLIGHT, LOCAL, PLACES, WARP, Plan
 from fastmlp.kernels.losses import CROSS_ENTROPY, LOSSES
 
 HEADER = '''"""A persistent epoch, written by fastmlp.kernels.cuda.resident."""
@@ -38,7 +38,7 @@ from fastmlp.kernels.cuda.ptx import (
     receive, receive_double, receive_double_here, receive_here, send, send_double, send_double_to, send_to,
     store_global, store_shared, wait_copies,
 )
-from fastmlp.kernels.cuda.vectors import add, add_scaled, dot, fold, select
+from fastmlp.kernels.cuda.vectors import add, add_scaled, afresh, dot, fold, select
 
 '''
 
@@ -50,8 +50,6 @@ PARAMETERS = (
 
 #: Above how many samples a loop replaces straight code.
 UNROLLED = 16
-#: Words that a thread asks for at once before it looks at them.
-IN_FLIGHT = 16
 
 
 def u(n: int) -> str:
@@ -93,7 +91,7 @@ class Writer:
         first.
         """
         threads = self.plan.threads
-        mine = f"uint32({u(threads - 1)} - thread)" if last_first else "thread"
+        mine = f"uint32({u(threads - 1)} - afresh(thread))" if last_first else "afresh(thread)"
         if count <= threads:
             self.text(f"{name} = {mine}")
             with self.text.block(f"if {name} < {u(count)}:"):
@@ -245,7 +243,6 @@ class Writer:
                 self.count_samples()
                 self.first_layer()
                 self.sync()
-                self.start_copies()
                 self.first_activations()
                 self.send_parts()
                 self.meanwhile()
@@ -255,8 +252,12 @@ class Writer:
                 self.sync()
                 self.deltas_back()
                 self.update_all()
+                if self.copies_directly:
+                    self.text("wait_copies()")
+                    self.sync()
                 self.text(f"step = uint32(step + {u(1)})")
                 self.text("now, other = other, now")
+            self.text("wait_copies()")
             self.sync()
             if self.plan.slices == 1:
                 self.report_losses()
@@ -428,29 +429,37 @@ class Writer:
 
     # -------------------------------------------------------------------------------------------------- batches
     def first_batch(self) -> None:
-        """The first batch's samples and targets, and where the second's are."""
-        self.place_samples("step", "now")
-        self.place_samples(f"uint32(step + {u(1)})", "other")
+        """The first batch's samples and targets, and where those of the next are."""
+        for ahead in range(PLACES - 1):
+            self.place_samples(ahead)
         self.sync()
-        self.start_copies("now")
-        self.take_batch("step", "now")
+        self.start_copies(0, "now")
+        self.take_targets(0, "now")
+        self.take_samples(0, "now")
         self.sync()
 
-    def place_samples(self, step: str, buffer: str) -> None:
-        """Look up which samples a step takes; those that it lacks are the last one again."""
+    def ahead(self, steps: int) -> str:
+        """A later step."""
+        return f"uint32(step + {u(steps)})"
+
+    def places_of(self, steps: int) -> str:
+        """Where the indices of a later step's samples begin in shared memory."""
+        plan = self.plan
+        return f"{u(plan.offsets['places'] // 4)} + {self.ahead(steps)} % {u(PLACES)} * {u(plan.samples)}"
+
+    def place_samples(self, steps: int) -> None:
+        """Look up which samples a later step takes; those that it lacks are the last one again."""
         plan, t = self.plan, self.text
         with self.share(plan.samples, last_first=True):
-            t(f"p = {step} * {u(plan.batch)} + slice_ * {u(plan.samples)} + e")
-            t(f"p = uint32(min(p, samples - {u(1)}))")
-            t(f"places[{u(plan.offsets['places'] // 4)} + {buffer} * {u(plan.samples)} + e] = order[p]")
+            t(f"p = {self.ahead(steps)} * {u(plan.batch)} + slice_ * {u(plan.samples)} + e")
+            t(f"places[{self.places_of(steps)} + e] = order[uint32(min(p, samples - {u(1)}))]")
 
-    def place_of(self, sample: str, buffer: str) -> str:
-        """The index of a sample in X."""
-        plan = self.plan
-        return f"uint64(places[{u(plan.offsets['places'] // 4)} + {buffer} * {u(plan.samples)} + {sample}])"
+    def place_of(self, sample: str, steps: int) -> str:
+        """The index in X of a sample of a later step."""
+        return f"uint64(places[{self.places_of(steps)} + {sample}])"
 
-    def start_copies(self, buffer: str = "other") -> None:
-        """Set off the next batch's rows, if they can be copied in vectors."""
+    def start_copies(self, steps: int, buffer: str) -> None:
+        """Set off a later step's rows, if they can be copied in vectors: to where they are used, or converted."""
         plan, t = self.plan, self.text
         if not plan.aligned:
             return
@@ -462,7 +471,7 @@ class Writer:
                 target = f"raw, {u(raw)} + e * {u(numbers)}"
             else:
                 target = f"real, {self.sample_at('b', buffer)} + v * {u(numbers)}"
-            source = f"{self.place_of('b', buffer)} * uint64({plan.sizes[0]}) + v * {u(numbers)}"
+            source = f"{self.place_of('b', steps)} * uint64({plan.sizes[0]}) + v * {u(numbers)}"
             t(f"copy_async({target}, X, {source})")
         t("commit_copies()")
 
@@ -477,38 +486,38 @@ class Writer:
         stride = plan.sample_stride
         return f"{u(self.at('x'))} + {buffer} * {u(plan.samples * stride)} + {sample} * {u(stride)}"
 
-    def take_batch(self, step: str, buffer: str) -> None:
-        """Targets and samples of a step, the samples in the arithmetic's dtype, scaled and shifted."""
-        plan = self.plan
-        self.take_targets(buffer)
-        if plan.kind == "adam":
-            self.take_corrections(step, buffer)
-        if not plan.aligned:
-            self.take_numbers(buffer)
+    def take_samples(self, steps: int, buffer: str) -> None:
+        """Samples of a later step in the arithmetic's dtype, scaled and shifted.
+
+        What is to be converted was set off a step before, and the next follows it.
+        """
+        if not self.plan.aligned:
+            self.take_numbers(steps, buffer)
             return
         self.text("wait_copies()")
-        if plan.converts:
+        if self.plan.converts:
             self.convert_copies(buffer)
+            self.start_copies(steps + 1, buffer)
 
-    def take_targets(self, buffer: str) -> None:
-        """Labels, or rows of targets."""
+    def take_targets(self, steps: int, buffer: str) -> None:
+        """Labels or rows of targets of a later step, and what else depends on the step."""
         plan, t = self.plan, self.text
+        if plan.kind == "adam":
+            self.take_corrections(steps, buffer)
         if plan.labels:
             with self.share(plan.samples, last_first=True):
                 label = f"labels[{u(plan.offsets['y'] // 4)} + {buffer} * {u(plan.samples)} + e]"
-                t(f"{label} = Y[{self.place_of('e', buffer)}]")
+                t(f"{label} = Y[{self.place_of('e', steps)}]")
             return
-        count = plan.samples * self.outputs
+        n, count = u(self.outputs), plan.samples * self.outputs
         with self.share(count, last_first=True):
-            place = (
-                f"{self.place_of(f'e // {u(self.outputs)}', buffer)} * uint64({self.outputs}) + e % {u(self.outputs)}"
-            )
+            place = f"{self.place_of(f'e // {n}', steps)} * uint64({self.outputs}) + e % {n}"
             t(f"{self.real('y', f'{buffer} * {u(count)} + e')} = Y[{place}]")
 
-    def take_corrections(self, step: str, buffer: str) -> None:
+    def take_corrections(self, steps: int, buffer: str) -> None:
         """Adam's two corrections of a step, from a table made outside."""
         with self.share(2):
-            last = f"uint32(min({step}, steps - {u(1)}))"
+            last = f"uint32(min({self.ahead(steps)}, steps - {u(1)}))"
             self.text(f"{self.real('corrections', f'{buffer} * {u(2)} + e')} = corrections[{last} * {u(2)} + e]")
 
     def converted(self, x: str) -> str:
@@ -516,13 +525,13 @@ class Writer:
         x = f"{self.dtype}({x})"
         return f"{x} * input_scale + input_shift" if self.plan.scales else x
 
-    def take_numbers(self, buffer: str) -> None:
+    def take_numbers(self, steps: int, buffer: str) -> None:
         """Samples number by number, whatever their alignment."""
         plan, t = self.plan, self.text
         n = plan.sizes[0]
         with self.share(plan.samples * n):
             t(f"b = uint32(e // {u(n)})", f"i = uint32(e % {u(n)})")
-            x = f"X[{self.place_of('b', buffer)} * uint64({n}) + i]"
+            x = f"X[{self.place_of('b', steps)} * uint64({n}) + i]"
             t(f"real[{self.sample_at('b', buffer)} + i] = {self.converted(x)}")
 
     def convert_copies(self, buffer: str) -> None:
@@ -613,7 +622,7 @@ class Writer:
         left, first, idle = self.fold_pieces(sums)
         t(f"i = uint32({first})")
         for i in range(left):
-            bound = f" and lane & {u(idle)} == {u(0)}" if idle else ""
+            bound = f" and side & {u(idle)} == {u(0)}" if idle else ""
             with t.block(f"if {u(i)} < have{bound}:"):
                 number = f"(i + {u(i)})"
                 sample = f"(warp * {u(plan.samples)} + {base} + {u(start)} + {number} // {u(plan.rows)})"
@@ -629,15 +638,15 @@ class Writer:
         that have only copies.
         """
         t, bit, idle, firsts = self.text, WARP // 2, 0, []
-        t(f"have = {u(count)}")
+        t("side = afresh(lane)", f"have = {u(count)}")
 
         while bit >= self.plan.lanes:
             half = (count + 1) // 2
             if count == 1:
                 idle |= bit
             else:
-                firsts.append(f"(lane & {u(bit)}) // {u(bit)} * {u(half)}")
-                t(f"upper = lane & {u(bit)} != {u(0)}")
+                firsts.append(f"(side & {u(bit)}) // {u(bit)} * {u(half)}")
+                t(f"upper = side & {u(bit)} != {u(0)}")
                 t(f"more = select(have > {u(half)}, uint32(have - {u(half)}), {u(0)})")
                 t(f"have = select(upper, more, uint32(min(have, {u(half)})))")
             for i in range(half):
@@ -710,12 +719,21 @@ class Writer:
             self.send("e", "group", "z", f"uint32(f // {u(plan.exchanged)})")
 
     def meanwhile(self) -> None:
-        """While words travel: the next batch, where the one after it is, and the loss of the one before."""
-        self.take_batch(f"uint32(step + {u(1)})", "other")
-        self.place_samples(f"uint32(step + {u(2)})", "now")
+        """While words travel: the next batch, where later ones are, and the loss of the one before."""
+        if not self.copies_directly:
+            self.take_samples(1, "other")
+        else:
+            self.start_copies(1, "other")
+        self.take_targets(1, "other")
+        self.place_samples(PLACES - 1)
         if self.plan.slices == 1:
             with self.text.block(f"if step > {u(0)}:"):
                 self.report_losses()
+
+    @property
+    def copies_directly(self) -> bool:
+        """Whether samples are copied to where they are used: they then have until the step's end to arrive."""
+        return self.plan.aligned and not self.plan.converts
 
     def report_losses(self) -> None:
         """The means of the last step's losses and errors, by the last warp of the first block."""
@@ -760,8 +778,9 @@ class Writer:
         """``z`` becomes the sum of words ``first``, ``first + stride``, ..., asked for many at a time."""
         turns = -(-addends // stride)
         self.text(f"z = {self.number(0)}")
-        for start in range(0, turns, IN_FLIGHT):
-            self.add_some_words(e, first, stride, addends, range(start, min(turns, start + IN_FLIGHT)))
+        some = -(-turns // -(-turns // IN_FLIGHT))
+        for start in range(0, turns, some):
+            self.add_some_words(e, first, stride, addends, range(start, min(turns, start + some)))
 
     def add_some_words(self, e: str, first: str, stride: int, addends: int, turns: range) -> None:
         """Ask until every word has this step's tag."""
@@ -783,13 +802,16 @@ class Writer:
             t(f"z += {mine}")
 
     def gather_scattered(self) -> None:
-        """Sum this group's share of the numbers for all, then take all sums."""
+        """Sum this group's share of the numbers for all, several lanes each, then take all sums."""
         plan, t = self.plan, self.text
-        share = -(-plan.exchanged // plan.groups)
-        with self.share(share, "f"):
-            t(f"e = uint32(group * {u(share)} + f)")
-            with t.block(f"if e < {u(plan.exchanged)}:"):
-                self.add_words("e", u(0), 1, plan.addends)
+        share, lanes = plan.scattered_share, plan.scattered_lanes
+        with self.share(-(-share * lanes // WARP) * WARP, "f"):
+            t(f"n = uint32(group * {u(share)} + f // {u(lanes)})", f"wanted = f < {u(share * lanes)}")
+            t(f"wanted = wanted & (n < {u(plan.exchanged)})", f"e = uint32(min(n, {u(plan.exchanged - 1)}))")
+            t(f"reader = uint32(f % {u(lanes)})")
+            self.add_words("e", "reader", lanes, plan.addends)
+            self.fold("z", lanes // 2)
+            with t.block(f"if wanted and reader == {u(0)}:"):
                 self.send("e", u(plan.addends), "z")
         with self.share(plan.exchanged):
             t(f"z = {self.number(0)}")
@@ -839,18 +861,29 @@ class Writer:
 
     # --------------------------------------------------------------------------------------------------- output
     def outputs_and_deltas(self) -> None:
-        """Each row of outputs by a warp: its losses, and its deltas divided by the number of samples."""
-        with self.text.block(f"for row_ in range(warp, {u(self.plan.samples)}, {u(self.plan.warps)}):"):
-            self.text("row = uint32(row_)", "counted = row < present")
+        """Each row of outputs by a warp, or as many lanes as it needs: losses, deltas divided by the number of samples.
+
+        Lanes without a row take part in the shuffles.
+        """
+        t, samples = self.text, self.plan.samples
+        rows = WARP // self.row_lanes
+        with t.block(f"for rows_ in range(warp, {u(-(-samples // rows))}, {u(self.plan.warps)}):"):
+            t(f"row = uint32(uint32(rows_) * {u(rows)} + lane // {u(self.row_lanes)})", "counted = row < present")
+            t(f"columns = select(row < {u(samples)}, {u(self.outputs)}, {u(0)})")
             if self.plan.network.loss == CROSS_ENTROPY:
                 self.softmax_row()
             else:
                 self.elementwise_row()
 
+    @property
+    def row_lanes(self) -> int:
+        """Lanes that share a row of outputs."""
+        return min(WARP, 1 << (self.outputs - 1).bit_length())
+
     @contextmanager
     def each_output(self) -> Iterator[None]:
         """What follows is done for this lane's outputs ``o`` of the row, number ``e`` of all."""
-        with self.text.block(f"for o_ in range(lane, {u(self.outputs)}, {u(WARP)}):"):
+        with self.text.block(f"for o_ in range(lane % {u(self.row_lanes)}, columns, {u(self.row_lanes)}):"):
             self.text("o = uint32(o_)", f"e = uint32(row * {u(self.outputs)} + o)")
             yield
 
@@ -877,11 +910,11 @@ class Writer:
         t(f"top = -{self.dtype}(inf)")
         with self.each_output():
             t(f"z = {self.logit()}", f"{self.real('losses', 'e')} = z", "top = select(z > top, z, top)")
-        self.fold("top", WARP // 2, what="largest")
+        self.fold("top", self.row_lanes // 2, what="largest")
         t(f"total = {self.number(0)}")
         with self.each_output():
             t(f"power = exp({self.real('losses', 'e')} - top)", f"{delta} = power", "total += power")
-        self.fold("total", WARP // 2)
+        self.fold("total", self.row_lanes // 2)
         t("log_total = top + log(total)")
         with self.each_output():
             self.take_target()
@@ -955,12 +988,12 @@ class Writer:
                 with parts():
                     self.update_shared(name, size)
             return
-        self.text(f"mine = uint32({self.gradients_of('slice_')})")
+        self.text(f"ours = uint32({self.gradients_of('slice_')})")
         self.first_gradients()
         self.publish_first_gradients()
         for name, _, parts in self.shared_gradients():
             with parts():
-                self.text(f"gradients[mine + {u(self.plan.gradient_offsets[name])} + e] = z")
+                self.text(f"gradients[ours + {u(self.plan.gradient_offsets[name])} + e] = z")
         self.publish_losses()
         self.meet(f"{u(1)} + group", f"tag * {u(self.plan.slices)}")
         self.collect_first_gradients()
@@ -991,7 +1024,7 @@ class Writer:
     def publish_first_gradients(self) -> None:
         """The gradients of the weights in registers, for the other slices."""
         for m, j in self.each_vector():
-            self.text(f"store_global(gradients, mine + {self.first_vector(m, j)}, g{m}_{j})")
+            self.text(f"store_global(gradients, ours + {self.first_vector(m, j)}, g{m}_{j})")
 
     def collect_first_gradients(self) -> None:
         """The sums over the slices of the gradients of the weights in registers."""
@@ -1008,7 +1041,7 @@ class Writer:
             for k, name in enumerate(self.reports()):
                 self.total_of(name)
                 with t.block(f"if lane == {u(0)}:"):
-                    t(f"gradients[mine + {u(plan.gradient_offsets['losses'] + k)}] = total")
+                    t(f"gradients[ours + {u(plan.gradient_offsets['losses'] + k)}] = total")
 
     def collect_losses(self) -> None:
         """The means over all slices."""
@@ -1027,9 +1060,9 @@ class Writer:
 
     def first_gradients(self) -> None:
         """The gradients of the weights in registers."""
-        self.text(*(f"g{m}_{j} = zeros" for m, j in self.each_vector()))
+        self.text(*(f"g{m}_{j} = zeros" for m, j in self.each_vector()), "mine = afresh(unit)")
         for m in range(self.plan.rows):
-            base = "first + unit" if self.plan.layers == 1 else "unit"
+            base = "first + mine" if self.plan.layers == 1 else "mine"
             self.text(f"unit{m} = select(live{m}, uint32({base} + {u(m)}), {u(0)})")
         self.each_sample(self.first_gradients_of)
 

@@ -9,7 +9,7 @@ from numba import cuda
 
 from fastmlp.kernels.cuda.elementwise import SIMULATED
 
-__all__ = ["add", "add_scaled", "dot", "fold", "select"]
+__all__ = ["add", "add_scaled", "afresh", "dot", "fold", "select"]
 
 if not SIMULATED:
     from llvmlite import ir
@@ -17,6 +17,20 @@ if not SIMULATED:
 
     def _parts(builder, vector: ir.Value) -> list[ir.Value]:
         return [builder.extract_value(vector, i) for i in range(vector.type.count)]
+
+    @intrinsic
+    def afresh(typingctx, n):
+        """The same number (uint32), of which the compiler can't tell.
+
+        What is computed from it inside a loop is not computed once before the loop, and so takes no registers
+        throughout it.
+        """
+
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32)])
+            return builder.call(ir.InlineAsm(kind, "mov.u32 $0, $1;", "=r,r", side_effect=True), arguments)
+
+        return n(n), generate
 
     @intrinsic
     def select(typingctx, condition, a, b):
@@ -63,6 +77,10 @@ if not SIMULATED:
         return a(a, b), generate
 
 else:
+
+    def afresh(n):
+        """The same number."""
+        return n
 
     def select(condition, a, b):
         """A number where the condition holds, else another."""
