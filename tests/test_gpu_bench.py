@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import math
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -15,8 +16,9 @@ from fastmlp import kernels
 from fastmlp.bench import gpu, gpu_bench, gpu_tests, measure, results, suites, tables, with_torch_cuda
 from fastmlp.bench.contender import Missing
 from fastmlp.bench.contenders import CONTENDERS, contender
-from fastmlp.bench.processes import Crew, Worker, WorkerDied
+from fastmlp.bench.processes import Crew, Worker, WorkerDied, environment
 from fastmlp.bench.suites import SUITES, Suite
+from fastmlp.bench.time_to_accuracy import write_idx
 from fastmlp.bench.with_jax import Jax, JaxCuda, JaxCudaTf32
 from fastmlp.bench.with_torch import import_torch
 from fastmlp.bench.with_torch_cuda import TorchCudaGraph, with_tf32
@@ -502,6 +504,41 @@ def test_ceilings_are_rates_or_none(monkeypatch):
 
     monkeypatch.setattr(gpu, "in_own_process", fail)
     assert gpu.ceilings() == {}
+
+
+# ---- a bare machine ----
+
+BARE = """
+import sys
+
+for name in ("pooch", "platformdirs", "torch", "torchvision", "jax", "onnx", "sklearn", "matplotlib", "safetensors"):
+    sys.modules[name] = None
+from fastmlp.bench import gpu_bench, gpu_tests
+from fastmlp.bench.work import mnist_is_here
+
+assert sys.modules["pooch"] is None
+print(mnist_is_here())
+for command in (gpu_bench, gpu_tests):
+    command.gpu.missing = lambda: "no GPU here"
+    assert command.main([]) == 2
+"""
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_commands_need_little_more_than_a_checkout(here, tmp_path, monkeypatch):
+    """None of the packages that a machine with a GPU may lack, and MNIST where it is told to be."""
+    monkeypatch.delenv("FASTMLP_DATA", raising=False)
+    if here:
+        images = np.zeros((2, 28, 28), np.uint8)
+        for name in ("train", "t10k"):
+            write_idx(tmp_path / f"{name}-images-idx3-ubyte", images)
+            write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.array([0, 9], np.uint8))
+        monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
+    command = [sys.executable, "-c", BARE]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{here}\n")
+    assert done.stderr.count("no GPU here") == 2
 
 
 # ---- make test-gpu ----
