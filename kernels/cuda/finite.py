@@ -1,14 +1,18 @@
 """Whether an array holds nan or infinity, looked for on the GPU: one launch, four bytes back."""
 
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numba import cuda
+from numba.core import types
 
 from fastmlp.kernels.cuda import generate, memory
 from fastmlp.kernels.cuda.config import FINITE_BLOCKS, FINITE_THREADS
 from fastmlp.kernels.cuda.device import Device
+from fastmlp.kernels.cuda.variants import Variant
+from fastmlp.kernels.network import DTYPES
 
 TEXT = """
 from numba import cuda, uint32
@@ -42,3 +46,13 @@ def is_finite(device: Device, array: Any, stream: Any) -> bool:
     blocks = min(most, FINITE_BLOCKS * device.multiprocessors)
     device.launch(kernel(), blocks, FINITE_THREADS, (array, found), stream)
     return not memory.fetch(found, stream)[0]
+
+
+def variants() -> Iterator[Variant]:
+    """Kernels for the compile check."""
+    for dtype in DTYPES:
+        yield Variant(f"finite {dtype}", partial(_build, dtype), dtype, FINITE_THREADS)
+
+
+def _build(dtype: str) -> tuple[Any, tuple]:
+    return kernel(), (types.Array(getattr(types, dtype), 1, "C"), types.Array(types.uint32, 1, "C"))
