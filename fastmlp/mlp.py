@@ -129,6 +129,8 @@ class Mlp:
         All weights and biases in one flat array, padding (zeros) included; change it in place.
     backend_name : str
         "cpu", "cuda" or "numpy".
+    device : int or None
+        Number of the GPU that was asked for as "cuda:1"; None otherwise.
     threads : int or None
     init : str
         Name of the initializer, "custom" for a function.
@@ -210,7 +212,7 @@ class Mlp:
         self._rng = np.random.default_rng(checks.seed(seed))
         self._weights_rng = self._rng
         self._backend = kernels.backend(backend, network)
-        _, self._device = kernels.split(backend)
+        _, self.device = kernels.split(backend)
         self.network = network
         self.init = init
         self._initializer = function
@@ -224,7 +226,7 @@ class Mlp:
     def _adopt(self, parameters: np.ndarray) -> None:
         """Make a flat array the parameters, and ``weights`` views of it."""
         reside: Callable[..., Residence] = getattr(self._backend, "reside", OnHost)
-        self._numbers = reside(self.network, parameters, self._device)
+        self._numbers = reside(self.network, parameters, self.device)
         self._weights = Weights(self.network.rows(parameters), self._numbers)
 
     def __repr__(self) -> str:
@@ -244,7 +246,6 @@ class Mlp:
     def __setstate__(self, state: dict[str, Any]) -> None:
         parameters = state.pop("_parameters")
         self.__dict__.update(state)
-        self._device = state.get("_device")
         self._backend = kernels.backend(state["_backend"], self.network)
         self._adopt(aligned_copy(parameters))
         if self._optimizer is not None:

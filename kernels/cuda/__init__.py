@@ -100,14 +100,14 @@ def warmup(dtypes: tuple[str, ...] = DTYPES) -> float:
     return _calls().warmup(dtypes)
 
 
-def describe() -> dict[str, str]:
-    """The GPU, for people to read; empty where the backend does not work."""
+def describe(number: int | None = None) -> dict[str, str]:
+    """The GPU of that number, or else the chosen one, for people to read; empty where the backend does not work."""
     if reason() is not None:
         return {}
     from fastmlp.kernels.cuda import memory
     from fastmlp.kernels.cuda.device import device
 
-    chosen = device()
+    chosen = device(number)
     free, total = chosen.memory()
     capability = ".".join(map(str, chosen.compute_capability))
     return {

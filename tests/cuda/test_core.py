@@ -14,6 +14,7 @@ from fastmlp import Adam, Mlp, Sgd, kernels
 from fastmlp.kernels import Network, State
 from fastmlp.kernels import cuda as backend
 from fastmlp.kernels.cuda import calls, config, device, memory, missing
+from fastmlp.training_run import backend_line
 
 SIZES = (5, 4, 3)
 
@@ -587,3 +588,7 @@ def test_other_backends_say_that_they_cannot_read_device_arrays():
         mlp.predict(Foreign(X))
     with pytest.raises(TypeError, match="y is in a GPU's memory"):
         mlp.fit(X, Foreign(y), progress=False)
+
+
+def test_a_run_names_the_gpu():
+    assert backend_line(Mlp(SIZES, "relu", backend="cuda:0")) == "cuda, concurrent simulator, number 0"
