@@ -240,8 +240,9 @@ class Plan:
             n_in, n_out = self.sizes[layer - 1], self.sizes[layer]
             part[f"weights{layer}"] = kept * n_out * self.tail_stride(layer) * itemsize
             part[f"bias{layer}"] = kept * n_out * itemsize
-            for name in ("a", "slope"):
-                part[f"{name}{layer - 1}"] = b * n_in * itemsize
+            part[f"slope{layer - 1}"] = b * n_in * itemsize
+            if not (layer == 3 and self.readers == 1):  # else activations take the place of what they are made from
+                part[f"a{layer - 1}"] = b * n_in * itemsize
             if layer == self.layers:
                 part["logits"] = b * n_out * itemsize
         part["delta"] = b * self.sizes[-1] * itemsize
@@ -252,6 +253,7 @@ class Plan:
         for name, size in part.items():
             offsets[name] = at
             at += -(-size // 16) * 16
+        offsets.setdefault("a2", offsets["partial"])
         for layer in range(1, self.layers):
             offsets[f"delta{layer}"] = offsets[f"slope{layer}"]  # a number's delta takes its slope's place
         offsets["end"] = at

@@ -87,19 +87,26 @@ class Writer:
 
     @contextmanager
     def share(self, count: int, name: str = "e", last_first: bool = False) -> Iterator[None]:
-        """What follows is done for each number below ``count``, each by one thread; from the last thread on, or the
-        first.
+        """What follows is done for each number below ``count``, each by one thread.
+
+        ``last_first`` begins with the last thread, so that what comes side by side falls to different threads.
         """
         threads = self.plan.threads
         mine = f"uint32({u(threads - 1)} - afresh(thread))" if last_first else "afresh(thread)"
-        if count <= threads:
-            self.text(f"{name} = {mine}")
-            with self.text.block(f"if {name} < {u(count)}:"):
-                yield
-        else:
-            with self.text.block(f"for {name}_ in range({mine}, {u(count)}, {u(threads)}):"):
-                self.text(f"{name} = uint32({name}_)")
-                yield
+        with self.stepping(name, mine, u(count), threads, count <= threads):
+            yield
+
+    @contextmanager
+    def stepping(self, name: str, start: str, stop: str, step: int, once: bool = False) -> Iterator[None]:
+        """A loop over indices, of one turn at most if ``once``.
+
+        In Python's range Numba counts with 64 bits, and computes beforehand how many turns there will be.
+        """
+        self.text(f"{name} = uint32({start})")
+        with self.text.block(f"{'if' if once else 'while'} {name} < {stop}:"):
+            yield
+            if not once:
+                self.text(f"{name} = uint32({name} + {u(step)})")
 
     def lanes_for(self, count: int, terms: int) -> int:
         """Lanes that share each of ``count`` sums of so many terms: as many as there are threads for."""
@@ -132,14 +139,12 @@ class Writer:
 
     def add_up(self, terms: int, term: Callable[[str], str], lanes: int = 1) -> None:
         """``z`` becomes this lane's part of a sum."""
-        self.text(f"z = {self.number(0)}")
         if terms <= 32 and lanes == 1:
-            for i in range(terms):
-                self.text(f"z += {term(u(i))}")
-        else:
-            first = "lane_of_sum" if lanes > 1 else u(0)
-            with self.text.block(f"for i_ in range({first}, {u(terms)}, {u(lanes)}):"):
-                self.text("i = uint32(i_)", f"z += {term('i')}")
+            self.text("z = " + " + ".join(term(u(i)) for i in range(terms)))
+            return
+        self.text(f"z = {self.number(0)}")
+        with self.stepping("i", "lane_of_sum" if lanes > 1 else u(0), u(terms), lanes):
+            self.text(f"z += {term('i')}")
 
     def fold(self, name: str, start: int, end: int = 1, what: str = "+") -> None:
         """Each lane gets the sum, or the largest, over the lanes that differ in the bits from ``start`` to ``end``."""
@@ -464,11 +469,10 @@ class Writer:
         if not plan.aligned:
             return
         per_row, numbers = self.copies()
-        with self.share(plan.samples * per_row):
-            t(f"b = uint32(e // {u(per_row)})", f"v = uint32(e % {u(per_row)})")
+        with self.each_piece(per_row):
             if plan.converts:
                 raw = plan.offsets["raw"] * numbers // 16
-                target = f"raw, {u(raw)} + e * {u(numbers)}"
+                target = f"raw, {u(raw)} + (b * {u(per_row)} + v) * {u(numbers)}"
             else:
                 target = f"real, {self.sample_at('b', buffer)} + v * {u(numbers)}"
             source = f"{self.place_of('b', steps)} * uint64({plan.sizes[0]}) + v * {u(numbers)}"
@@ -485,6 +489,24 @@ class Writer:
         plan = self.plan
         stride = plan.sample_stride
         return f"{u(self.at('x'))} + {buffer} * {u(plan.samples * stride)} + {sample} * {u(stride)}"
+
+    @contextmanager
+    def each_piece(self, per_row: int) -> Iterator[None]:
+        """What follows is done for each piece ``v`` of each row ``b`` of samples, always by the same thread.
+
+        Rows are taken several at once where they are short: what a piece needs of its row is looked up once a row.
+        """
+        threads, t = self.plan.threads, self.text
+        width = min(threads, 1 << (per_row - 1).bit_length())
+        rows = threads // width
+        t("p = afresh(thread)")
+        with t.block(f"if p < {u(rows * width)}:") if rows * width < threads else nullcontext():
+            start, first = (f"p // {u(width)}", f"p % {u(width)}") if rows > 1 else (u(0), "p")
+            with (
+                self.stepping("b", start, u(self.plan.samples), rows),
+                self.stepping("v", first, u(per_row), width, per_row <= width),
+            ):
+                yield
 
     def take_samples(self, steps: int, buffer: str) -> None:
         """Samples of a later step in the arithmetic's dtype, scaled and shifted.
@@ -529,21 +551,19 @@ class Writer:
         """Samples number by number, whatever their alignment."""
         plan, t = self.plan, self.text
         n = plan.sizes[0]
-        with self.share(plan.samples * n):
-            t(f"b = uint32(e // {u(n)})", f"i = uint32(e % {u(n)})")
-            x = f"X[{self.place_of('b', steps)} * uint64({n}) + i]"
-            t(f"real[{self.sample_at('b', buffer)} + i] = {self.converted(x)}")
+        with self.each_piece(n):
+            x = f"X[{self.place_of('b', steps)} * uint64({n}) + v]"
+            t(f"real[{self.sample_at('b', buffer)} + v] = {self.converted(x)}")
 
     def convert_copies(self, buffer: str) -> None:
         """Each thread converts what it copied, so nobody waits for others."""
         plan, t = self.plan, self.text
         per_row, numbers = self.copies()
-        with self.share(plan.samples * per_row):
-            t(f"b = uint32(e // {u(per_row)})", f"v = uint32(e % {u(per_row)})")
+        with self.each_piece(per_row):
             t(f"target = {self.sample_at('b', buffer)} + v * {u(numbers)}")
             words = 4 if plan.inputs == "uint8" else numbers
-            raw = plan.offsets["raw"] * words // 16
-            t(f"{', '.join(f'r{i}' for i in range(words))} = load_shared(raw_vectors, {u(raw)} + e * {u(words)})")
+            piece = f"{u(plan.offsets['raw'] * words // 16)} + (b * {u(per_row)} + v) * {u(words)}"
+            t(f"{', '.join(f'r{i}' for i in range(words))} = load_shared(raw_vectors, {piece})")
             if plan.inputs == "uint8":
                 given = [f"(r{i // 4} >> {u(8 * (i % 4))} & {u(255)})" for i in range(16)]
             else:
@@ -580,8 +600,7 @@ class Writer:
         samples, together = self.plan.samples, self.plan.together
         start = samples // together * together if samples > UNROLLED else 0
         if start:
-            with self.text.block(f"for b_ in range({u(0)}, {u(start)}, {u(together)}):"):
-                self.text("b = uint32(b_)")
+            with self.stepping("b", u(0), u(start), together):
                 body("b", 0, together)
         while start < samples:
             count = min(together, samples - start)
@@ -663,9 +682,8 @@ class Writer:
         count = plan.samples * plan.units
         with self.share(count):
             t(f"c = uint32(e % {u(plan.units)})")
-            t("z = " + (self.real("bias1", "c") if self.bias else self.number(0)))
-            for k in range(plan.warps):
-                t(f"z += {self.real('sums', 'e', k * count)}")
+            terms = [self.real("sums", "e", k * count) for k in range(plan.warps)]
+            t("z = " + " + ".join([self.real("bias1", "c"), *terms] if self.bias else terms))
             if plan.layers == 1:
                 self.send_output()
                 return
@@ -713,9 +731,9 @@ class Writer:
         many = plan.groups if plan.exchange == CLUSTER else 1
         with self.share(plan.exchanged * many, "f"):
             t(f"e = uint32(f % {u(plan.exchanged)})" if many > 1 else "e = f")
-            t(f"b = uint32(e // {u(n)} * {u(own)})", f"o = uint32(e % {u(n)})", f"z = {self.number(0)}")
-            for c in range(own):
-                t(f"z += {self.real('a1', 'b', c)} * {self.real('weights2', 'o', c * n)}")
+            t(f"b = uint32(e // {u(n)} * {u(own)})", f"o = uint32(e % {u(n)})")
+            terms = (f"{self.real('a1', 'b', c)} * {self.real('weights2', 'o', c * n)}" for c in range(own))
+            t(f"z = {' + '.join(terms)}")
             self.send("e", "group", "z", f"uint32(f // {u(plan.exchanged)})")
 
     def meanwhile(self) -> None:
@@ -754,8 +772,8 @@ class Writer:
         """``total`` becomes the sum of a part of shared memory with an entry for each output, in every lane."""
         t = self.text
         t(f"total = {self.number(0)}")
-        with t.block(f"for i_ in range(lane, {u(self.plan.samples * self.outputs)}, {u(WARP)}):"):
-            t(f"total += {self.real(name, 'uint32(i_)')}")
+        with self.stepping("i", "lane", u(self.plan.samples * self.outputs), WARP):
+            t(f"total += {self.real(name, 'i')}")
         self.fold("total", WARP // 2)
 
     def mean(self, name: str, total: str, size: str) -> str:
@@ -867,8 +885,9 @@ class Writer:
         """
         t, samples = self.text, self.plan.samples
         rows = WARP // self.row_lanes
-        with t.block(f"for rows_ in range(warp, {u(-(-samples // rows))}, {u(self.plan.warps)}):"):
-            t(f"row = uint32(uint32(rows_) * {u(rows)} + lane // {u(self.row_lanes)})", "counted = row < present")
+        turns = -(-samples // rows)
+        with self.stepping("rows", "warp", u(turns), self.plan.warps, turns <= self.plan.warps):
+            t(f"row = uint32(rows * {u(rows)} + lane // {u(self.row_lanes)})", "counted = row < present")
             t(f"columns = select(row < {u(samples)}, {u(self.outputs)}, {u(0)})")
             if self.plan.network.loss == CROSS_ENTROPY:
                 self.softmax_row()
@@ -883,8 +902,9 @@ class Writer:
     @contextmanager
     def each_output(self) -> Iterator[None]:
         """What follows is done for this lane's outputs ``o`` of the row, number ``e`` of all."""
-        with self.text.block(f"for o_ in range(lane % {u(self.row_lanes)}, columns, {u(self.row_lanes)}):"):
-            self.text("o = uint32(o_)", f"e = uint32(row * {u(self.outputs)} + o)")
+        lanes = self.row_lanes
+        with self.stepping("o", f"lane % {u(lanes)}", "columns", lanes, self.outputs <= lanes):
+            self.text(f"e = uint32(row * {u(self.outputs)} + o)")
             yield
 
     def logit(self) -> str:

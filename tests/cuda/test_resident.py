@@ -231,9 +231,8 @@ def test_wide_networks_take_the_next_path():
 def test_parts_of_shared_memory_do_not_overlap():
     for sizes, batch in (((784, 100, 10), 10), ((33, 31, 17, 9, 5), 7), ((9, 2), 3)):
         plan = chosen(sizes, batch)
-        starts = sorted(
-            offset for name, offset in plan.offsets.items() if not name.startswith("delta") or name == "delta"
-        )
-        assert len(set(starts)) == len(starts)
+        starts = sorted(set(plan.offsets.values()))  # a few parts are in one place on purpose
         assert starts[-1] == plan.shared_bytes
         assert all(start % 16 == 0 for start in starts)
+        shared = {name for name in plan.offsets if list(plan.offsets.values()).count(plan.offsets[name]) > 1}
+        assert shared <= {"a2", "partial"} | {f"{name}{k}" for name in ("slope", "delta") for k in range(1, 5)}
