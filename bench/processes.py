@@ -96,7 +96,9 @@ class Worker:
 
     def _wait(self) -> None:
         """Until there is an answer, or the process has ended; or end it, if that takes too long."""
-        if self._limit is not None and not select.select([self._process.stdout], [], [], self._limit)[0]:
+        answers = self._process.stdout
+        assert answers is not None
+        if self._limit is not None and not select.select([answers], [], [], self._limit)[0]:
             self._process.kill()
             raise WorkerDied(f"no answer within {self._limit:g} s")
 

@@ -7,6 +7,7 @@ contender says so, of TF32: other arithmetic, in families of its own.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from fastmlp.bench.contender import Missing, Settings
@@ -97,12 +98,12 @@ class TorchCudaGraph(TorchCuda):
         self.losses = torch.zeros(LONGEST, dtype=getattr(torch, work.dtype), device=self.device)
         self.warm_up()
         if work.batches <= GRAPHS:
-            self.graphs = [self.capture(lambda x=x, y=y: self.one(x, y)) for x, y in self.batches]
+            self.graphs = [self.capture(partial(self.one, x, y)) for x, y in self.batches]
         else:
             self.gathered = tuple(torch.stack(parts) for parts in zip(*self.batches, strict=True))
             self.batches = self.batches[:1]  # views of a copy no longer needed
             self.single = self.capture(self.next)
-            self.several = self.capture(lambda: [self.next() for _ in range(settings["unroll"])])
+            self.several = self.capture(partial(self.next, settings["unroll"]))
         self.start_anew()
 
     def warm_up(self) -> None:
@@ -142,9 +143,10 @@ class TorchCudaGraph(TorchCuda):
         self.losses.index_copy_(0, self.taken, loss.detach().reshape(1))
         self.place.add_(1)
 
-    def next(self) -> None:
-        """A step with the batch whose number is in memory."""
-        self.one(*(part.index_select(0, self.number)[0] for part in self.gathered))
+    def next(self, steps: int = 1) -> None:
+        """Steps with the batch whose number is in memory, and those after it."""
+        for _ in range(steps):
+            self.one(*(part.index_select(0, self.number)[0] for part in self.gathered))
 
     def prepare(self, steps: int) -> None:
         """Choose the graphs to be played.
@@ -159,21 +161,21 @@ class TorchCudaGraph(TorchCuda):
         numbers = self.next_batches(steps)
         self.place.copy_(self.torch.tensor([numbers[0], 0]))
         if self.work.batches <= GRAPHS:
-            self.chosen = [self.graphs[number] for number in numbers]
+            self.plays = [self.graphs[number] for number in numbers]
             return
-        self.chosen = []
+        self.plays = []
         number = numbers[0]
         while steps:
             count = min(steps, self.work.batches - number)
             several, rest = divmod(count, self.settings["unroll"])
-            self.chosen += [self.several] * several + [self.single] * rest
+            self.plays += [self.several] * several + [self.single] * rest
             steps, number = steps - count, 0
             if steps:
-                self.chosen.append(self.number.zero_)
+                self.plays.append(self.number.zero_)
 
     def take(self, steps: int) -> Any:
         """A graph after the other."""
-        for play in self.chosen:
+        for play in self.plays:
             play()
         return self.losses[:steps]
 
