@@ -17,10 +17,10 @@ FUNCTIONS = [name for name, _ in inspect.getmembers(contract.Backend, inspect.is
 @pytest.fixture
 def installed(monkeypatch):
     """As if package and driver were there; each test takes something away."""
+    pytest.importorskip("numba_cuda", reason="pip install '.[test]' brings numba-cuda")
     from numba import cuda as numba_cuda
     from numba.cuda.cudadrv import driver, nvvm
 
-    pytest.importorskip("numba_cuda", reason="pip install '.[test]' brings numba-cuda")
     monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
     monkeypatch.delenv("FASTMLP_CUDA_DEVICE", raising=False)
     gpus = [SimpleNamespace(compute_capability=(9, 0)), SimpleNamespace(compute_capability=(7, 5))]
