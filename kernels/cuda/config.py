@@ -50,8 +50,8 @@ SPLIT_ROUNDS = 4
 UPDATE_THREADS = 256
 UPDATE_BLOCKS = 8
 
-#: Cycles of a scheduler for one product of numbers on its tensor core: three-term TF32 on a GPU that multiplies 256 TF32
-#: numbers a cycle and reaches 0.62 of it (sm_90), float64 at 16 a cycle. And how products are summed in float64: "fma",
+#: Cycles of a scheduler for one product of numbers on its tensor core: three-term TF32 on a GPU that multiplies 256 of
+#: TF32 a cycle and reaches 0.62 of it (sm_90), float64 at 16 a cycle. And how products are summed in float64: "fma",
 #: or "mma" on the tensor cores, which is twice the rate on sm_80 and sm_90 by their data sheets.
 MMA_CYCLES = {"tf32x3": 3 / (256 * 0.62), "mma": 1 / 32}
 FLOAT64_METHOD = "fma"
