@@ -5,6 +5,7 @@ are NumPy's: those of `math` would give a float64 for a float32, and raise where
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numba.cuda.core import config
@@ -12,6 +13,12 @@ from numba.cuda.core import config
 #: Whether kernels run in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) instead of on a device.
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
+exp: Any
+fabs: Any
+log: Any
+log1p: Any
+sqrt: Any
+tanh: Any
 if SIMULATED:
     exp, fabs, log, log1p, sqrt, tanh = np.exp, np.abs, np.log, np.log1p, np.sqrt, np.tanh
 else:

@@ -15,7 +15,7 @@ from numba.core import types
 from fastmlp.kernels.cuda import formulas, generate, memory, phases
 from fastmlp.kernels.cuda.config import UPDATE_BLOCKS, UPDATE_THREADS
 from fastmlp.kernels.cuda.device import Device
-from fastmlp.kernels.cuda.large import DEVICES, launch, options_in_turn, plan_for, variant
+from fastmlp.kernels.cuda.large import DEVICES, SIZES, launch, options_in_turn, plan_for, variant
 from fastmlp.kernels.cuda.large_plan import method_for
 from fastmlp.kernels.cuda.tiles import Text
 from fastmlp.kernels.cuda.variants import Variant
@@ -27,7 +27,9 @@ def _pass(device: Device, network: Network, job: str, X: Any, Y: Any, stream: An
     """Launch a job that takes each sample once."""
     n = X.size // network.sizes[0]
     labels = Y is not None and np.dtype(Y.dtype) == np.int32
-    p = plan_for(network, job, n, np.dtype(X.dtype).name, device.multiprocessors, labels=labels, method=method_for(network.dtype))
+    p = plan_for(
+        network, job, n, np.dtype(X.dtype).name, device.multiprocessors, labels=labels, method=method_for(network.dtype)
+    )
     launch(device, network, p, n, n, stream, {"X": X, "Y": Y, **given})
 
 
@@ -65,10 +67,12 @@ def update_arguments(kind: str, dtype: str) -> list[tuple[str, str]]:
 
 def update_text(kind: str, dtype: str) -> str:
     """The text of a rule's kernel: each thread takes every so many-th parameter."""
-    w, slots = Text(), [f"v{i}" for i in range(UPDATES[kind][1])]
-    w(phases.IMPORTS)
+    w, slots = Text(phases.IMPORTS), [f"v{i}" for i in range(UPDATES[kind][1])]
     with w.block(f"def kernel({', '.join(name for name, _ in update_arguments(kind, dtype))}):"):
-        w("size = uint64(parameters.size)", "i = uint64(cuda.blockIdx.x) * uint64(cuda.blockDim.x) + uint64(cuda.threadIdx.x)")
+        w(
+            "size = uint64(parameters.size)",
+            "i = uint64(cuda.blockIdx.x) * uint64(cuda.blockDim.x) + uint64(cuda.threadIdx.x)",
+        )
         w("step = uint64(cuda.blockDim.x) * uint64(cuda.gridDim.x)")
         with w.block("while i < size:"):
             w("w = parameters[i]", "g = gradients[i]")
@@ -77,7 +81,7 @@ def update_text(kind: str, dtype: str) -> str:
             w(*written.lines, f"parameters[i] = {written.results[0]}")
             w(*(f"slots[uint64(i + uint64({n}) * size)] = {new}" for n, new in enumerate(written.results[1:])))
             w("i = uint64(i + step)")
-    return str(w)
+    return w.module()
 
 
 @lru_cache(maxsize=16)
@@ -120,20 +124,14 @@ def variants() -> Iterator[Variant]:
             dtype,
             UPDATE_THREADS,
         )
-    seen = set()
     jobs = [job for job in phases.JOBS if job != "train"]
-    shapes = ((784, 100, 10), (784, 256, 128, 10), (784, 1000, 1000, 10))
-    for (capability, multiprocessors), shape, n, dtype, job in product(DEVICES.items(), shapes, (1, 10_000), DTYPES, jobs):
-        network = Network.build(shape, dtype=dtype, input_scale=1 / 255)
-        p = plan_for(network, job, n, "uint8", multiprocessors, labels=job in ("evaluate", "gradient"))
-        if p.spec not in seen:
-            seen.add(p.spec)
-            name = f"{job} {'-'.join(map(str, shape))} {dtype} n {n} sm_{capability[0]}{capability[1]}"
-            yield variant(name, p, capability, quick=job == "predict" and n > 1 and shape == shapes[0] and capability == (9, 0))
+    for sizes, job, dtype in product(SIZES[::2], jobs, DTYPES):
+        network = Network.build(sizes, dtype=dtype, input_scale=1 / 255)
+        n = 10_000 if sizes == SIZES[0] else 1
+        p = plan_for(network, job, n, "uint8", DEVICES[9, 0], labels=job in ("evaluate", "gradient"))
+        quick = job == "evaluate" and sizes == SIZES[0] and dtype == "float32"
+        yield variant(f"{job} {'-'.join(map(str, sizes))} {dtype} n {n}", p, quick=quick)
     for name, network, options in options_in_turn():
-        options.update(rule="", errors=False)
-        for job in jobs:
-            p = plan_for(network, job, 10_000, multiprocessors=132, **options)
-            if p.spec not in seen:
-                seen.add(p.spec)
-                yield variant(f"{job} {name}", p)
+        if options["rule"] == "plain":
+            p = plan_for(network, "evaluate", 10_000, multiprocessors=132, **{**options, "rule": ""})
+            yield variant(f"evaluate {name}", p)

@@ -1,4 +1,4 @@
-"""Large batches: an epoch as one launch whose blocks go through the phases of `fastmlp.kernels.cuda.phases` together."""
+"""Large batches: an epoch in one launch, whose blocks go through `fastmlp.kernels.cuda.phases` together."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -34,7 +34,8 @@ def signature(spec: Spec) -> tuple:
     """The types of a kernel's arguments."""
     kinds = [kind for _, kind in phases.arguments(spec)]
     return tuple(
-        types.Array(getattr(types, kind[:-2]), 1, "C") if kind.endswith("[]") else getattr(types, kind) for kind in kinds
+        types.Array(getattr(types, kind[:-2]), 1, "C") if kind.endswith("[]") else getattr(types, kind)
+        for kind in kinds
     )
 
 
@@ -66,7 +67,7 @@ def launch(
     T, spec = np.dtype(network.dtype), p.spec
 
     def scratch(name: str, size: int, dtype: Any = T) -> Any:
-        return memory.scratch(device, stream, ("large", name, p.table, spec.bands), max(size, 1), dtype)
+        return memory.scratch(device, stream, ("large", name, spec.job), max(size, 1), dtype)
 
     own = {
         "table": table_of(device, p.table),
@@ -92,6 +93,7 @@ def launch(
         spec.threads,
         [everything[name] for name in names],
         stream,
+        shared=phases.shared_bytes(spec),
         together=phases.needs_barrier(spec),
     )
 
@@ -157,6 +159,8 @@ def train_epoch(
 # -------------------------------------------------------------------------------------------------- compile check
 #: Multiprocessors of the devices that plans are checked for: A100, H200, B200.
 DEVICES = {(8, 0): 108, (9, 0): 132, (10, 0): 148}
+SIZES = ((784, 100, 10), (784, 256, 128, 10), (784, 1000, 1000, 10))
+METHODS = (("float32", "tf32x3"), ("float64", "mma"))
 
 
 def variant(name: str, p: Plan, capability: tuple[int, int] | None = None, quick: bool = False) -> Variant:
@@ -164,45 +168,49 @@ def variant(name: str, p: Plan, capability: tuple[int, int] | None = None, quick
     spec = p.spec
     only = {} if capability is None else {"least": capability, "most": capability}
     return Variant(
-        name, lambda: (kernel_for(spec), signature(spec)), spec.dtype, spec.threads, blocks=spec.blocks, quick=quick, **only
+        name,
+        lambda: (kernel_for(spec), signature(spec)),
+        spec.dtype,
+        spec.threads,
+        phases.shared_bytes(spec),
+        blocks=spec.blocks,
+        quick=quick,
+        **only,
     )
 
 
 def variants() -> Iterator[Variant]:
-    """Kernels for the compile check: each option at least once, and large networks and batches on each device."""
-    seen: set[Spec] = set()
-
-    def new(name: str, p: Plan, **options: Any) -> Iterator[Variant]:
-        if p.spec not in seen:
-            seen.add(p.spec)
-            yield variant(f"large {name}", p, **options)
-
-    sizes = ((784, 100, 10), (784, 256, 128, 10), (784, 1000, 1000, 10))
-    for (capability, multiprocessors), shape, batch, dtype in product(
-        DEVICES.items(), sizes, (512, 4096, 10_000, 60_000), DTYPES
-    ):
-        network = Network.build(shape, dtype=dtype, input_scale=1 / 255)
-        p = plan_for(network, "train", batch, "uint8", multiprocessors, rule="momentum", labels=True)
-        name = f"{'-'.join(map(str, shape))} {dtype} batch {batch} sm_{capability[0]}{capability[1]}"
-        quick = batch == 10_000 and capability == (9, 0) and shape == sizes[0] and dtype == "float32"
-        yield from new(name, p, capability=capability, quick=quick)
+    """Kernels for the compile check: large networks and batches on each device, and each option at least once."""
+    cases = [((9, 0), sizes, batch, dtype, "fma") for sizes, batch, dtype in product(SIZES, (512, 10_000), DTYPES)]
+    cases += [((9, 0), sizes, 10_000, dtype, method) for sizes, (dtype, method) in product(SIZES[::2], METHODS)]
+    for capability, (dtype, method) in product(((8, 0), (10, 0)), (("float32", "fma"), *METHODS)):
+        cases.append((capability, SIZES[0], 10_000, dtype, method))
+    for capability, sizes, batch, dtype, method in cases:
+        network = Network.build(sizes, dtype=dtype, input_scale=1 / 255)
+        options = {"rule": "momentum", "labels": True, "method": method}
+        p = plan_for(network, "train", batch, "uint8", DEVICES[capability], **options)
+        name = f"{'-'.join(map(str, sizes))} {dtype} {method} batch {batch} sm_{capability[0]}{capability[1]}"
+        quick = (capability, sizes, batch) == ((9, 0), SIZES[0], 10_000) and dtype == "float32"
+        yield variant(f"large {name}", p, capability, quick)
     for name, network, options in options_in_turn():
-        yield from new(name, plan_for(network, "train", 10_000, multiprocessors=132, **options))
+        yield variant(f"large {name}", plan_for(network, "train", 10_000, multiprocessors=132, **options))
 
 
 def options_in_turn() -> Iterator[tuple[str, Network, dict[str, Any]]]:
-    """Each activation, output and loss, rule, kind of inputs and targets, in each dtype."""
+    """Each rule, dtype of the inputs, activation, output and loss, and kind of targets, in each dtype."""
     shape = (60, 50, 40, 30, 7)
+    inputs = ("uint8", *DTYPES)
     for dtype in DTYPES:
-        for kind in UPDATES:
-            for inputs in ("uint8", *DTYPES):
-                network = Network.build(shape, dtype=dtype, l2=0.1)
-                yield f"{kind} {inputs} in {dtype}", network, {"rule": kind, "inputs": inputs, "errors": True}
-        for loss, outputs in OUTPUTS.items():
-            for output in outputs:
-                for labels in (True, False):
-                    network = Network.build(shape, list(ACTIVATIONS)[:3], output, loss, dtype=dtype, bias=labels)
-                    name = f"{output} {loss} {'labels' if labels else 'dense'} {dtype}"
-                    yield name, network, {"rule": "plain", "inputs": dtype, "labels": labels}
+        for i, kind in enumerate(UPDATES):
+            network = Network.build(shape, dtype=dtype, l2=0.1)
+            given = inputs[i % 3]
+            yield f"{kind} {given} in {dtype}", network, {"rule": kind, "inputs": given, "errors": True}
+        pairs = [(loss, output) for loss, outputs in OUTPUTS.items() for output in outputs]
+        for i, (loss, output) in enumerate(pairs if dtype == "float32" else pairs[::3]):
+            labels = i % 2 == 0
+            hidden = [list(ACTIVATIONS)[(i + layer) % len(ACTIVATIONS)] for layer in range(3)]
+            network = Network.build(shape, hidden, output, loss, dtype=dtype, bias=labels)
+            name = f"{output} {loss} {'labels' if labels else 'dense'} {dtype}"
+            yield name, network, {"rule": "plain", "inputs": dtype, "labels": labels}
         network = Network.build((7, 3), loss="mean_squared_error", output="tanh", dtype=dtype)
         yield f"no hidden layer {dtype}", network, {"rule": "adam", "inputs": dtype}

@@ -17,10 +17,12 @@ Where everything lies is in a table (`COLUMNS`), a row for each layer of weights
 any sizes; what the text depends on is in `Spec`.
 
 Arrays
-    values      T, activations of the hidden layers, layer after layer; rows of samples, padded with zeros
+    values      T, activations of the hidden layers, layer after layer; rows of samples, padded to whole vectors
     deltas      T, likewise, with the output layer: first slopes (outputs: pre-activations), then deltas, in place
     parts       T [splits, parameters]: the gradients of each part of the batch
-    sums        T [blocks, 2]: loss and error (or hits) of the samples that a block had
+    sums        T [blocks, 2]: loss and error of the samples that a block had
+
+What is in such memory before does not matter: the rest of a row's last vector is set to zero with the row.
 """
 
 from collections.abc import Callable
@@ -31,7 +33,7 @@ from fastmlp.kernels.activations import CODES, SOFTMAX
 from fastmlp.kernels.cuda import formulas
 from fastmlp.kernels.cuda.sums import ITEMSIZE, Tile
 from fastmlp.kernels.cuda.tile_ops import VECTOR
-from fastmlp.kernels.cuda.tiles import Matrix, Samples, Text, finish, product
+from fastmlp.kernels.cuda.tiles import Matrix, Samples, Text, finish, product, shared_size
 from fastmlp.kernels.losses import CROSS_ENTROPY
 from fastmlp.kernels.network import ALIGNMENT
 from fastmlp.kernels.updates import UPDATES
@@ -191,6 +193,21 @@ def needs_barrier(spec: Spec) -> bool:
 SUMMED = ("loss_sum", "error_sum", "hit_sum")
 
 
+def shared_bytes(spec: Spec) -> int:
+    """Bytes of (dynamic) shared memory that a block needs."""
+    wanted = [(spec.last, True, True)]
+    if spec.layers > 1:
+        wanted.append((spec.first, True, True))
+    if spec.layers > 2:
+        wanted.append((spec.inner, True, True))
+    if spec.learns:
+        wanted.append((spec.gradient_first, False, False))
+        if spec.layers > 1:
+            wanted += [(spec.delta, True, False), (spec.gradient, False, False)]
+    elements = max(shared_size(tile, spec.dtype, first, second) for tile, first, second in wanted)
+    return max(elements, spec.threads) * ITEMSIZE[spec.dtype]
+
+
 # ------------------------------------------------------------------------------------------------------ small parts
 def layer_names(w: Text, layer: str, *names: str) -> None:
     """Lines that read what the table has on a layer."""
@@ -211,22 +228,22 @@ def meet(w: Text) -> None:
 
 def share_out(w: Text, name: str, spec: Spec) -> None:
     """Lines that give thread 0 the sum of a variable of all threads of the block; always in the same order."""
-    with w.private(name):
-        w("cuda.syncthreads()", f"pool[t] = {name}", "cuda.syncthreads()")
-        if spec.threads > 32:
-            with w.block("if t < uint32(32):"):
-                w(f"{name} = zero")
-                with w.each("e", "t", f"uint32({spec.threads})", "uint32(32)"):
-                    w(f"{name} += pool[e]")
-            w("cuda.syncthreads()")
-            with w.block("if t < uint32(32):"):
-                w(f"pool[t] = {name}")
-            w("cuda.syncthreads()")
-        with w.block("if t == uint32(0):"):
+    w("cuda.syncthreads()", f"pool[t] = {name}", "cuda.syncthreads()")
+    if spec.threads > 32:
+        with w.block("if t < uint32(32):"):
             w(f"{name} = zero")
-            with w.each("e", "uint32(0)", f"uint32({min(32, spec.threads)})", "uint32(1)"):
+            with w.each("e", "t", f"uint32({spec.threads})", "uint32(32)"):
                 w(f"{name} += pool[e]")
         w("cuda.syncthreads()")
+        with w.block("if t < uint32(32):"):
+            w(f"pool[t] = {name}")
+        w("cuda.syncthreads()")
+    with w.block("if t == uint32(0):"):
+        w(f"{name} = zero")
+        with w.each("e", "uint32(0)", f"uint32({min(32, spec.threads)})", "uint32(1)"):
+            w(f"{name} += pool[e]")
+    w("cuda.syncthreads()")
+
 
 def masked(name: str, position: str, bound: str) -> str:
     """A line that sets to zero what lies in the padding, even where it is no number."""
@@ -245,27 +262,27 @@ def sources(spec: Spec) -> Samples:
     return Samples(spec.dtype, spec.inputs, "count", "n_in", order, spec.whole, spec.scaled)
 
 
-def forward_tile(w: Text, spec: Spec, samples: bool, output: bool) -> int:
+def forward_tile(w: Text, spec: Spec, samples: bool, output: bool) -> None:
     """Write a tile of a layer's forward product: bias, activation and slope, or the output's pre-activation."""
-    tile = spec.last if output else spec.first if samples else spec.inner
-    below = sources(spec) if samples else Matrix("values", "below", "below_stride", "count", "n_in", spec.dtype)
-    weights = Matrix("parameters", "weights", "weights_stride", "n_out", "n_in", spec.dtype)
-    need = product(w, tile, spec.threads, (below, True), (weights, True), ("uint32(0)", "n_in"))
+    with w.function("forward"):
+        tile = spec.last if output else spec.first if samples else spec.inner
+        below = sources(spec) if samples else Matrix("values", "below", "below_stride", "count", "n_in", spec.dtype)
+        weights = Matrix("parameters", "weights", "weights_stride", "n_out", "n_in", spec.dtype)
+        product(w, tile, spec.threads, (below, True), (weights, True), ("uint32(0)", "n_in"))
 
-    def lines(z: list[str]) -> None:
-        if spec.bias:
-            for q, name in enumerate(z):
-                unit = f"min(uint32(column + uint32({q})), uint32(n_out - uint32(1)))"
-                w(f"{name} += parameters[uint32(weights - uint32(1) + {unit} * weights_stride)]")
-        if output:
-            for q, name in enumerate(z):
-                w(masked(name, f"uint32(column + uint32({q}))", "n_out"))
-            w(f"store_global(deltas, uint32(delta + row * delta_stride + column), {vector_of(z)})")
-        else:
-            hidden_activation(w, spec, z)
+        def lines(z: list[str]) -> None:
+            if spec.bias:
+                for q, name in enumerate(z):
+                    unit = f"min(uint32(column + uint32({q})), uint32(n_out - uint32(1)))"
+                    w(f"{name} += parameters[uint32(weights - uint32(1) + {unit} * weights_stride)]")
+            if output:
+                for q, name in enumerate(z):
+                    w(masked(name, f"uint32(column + uint32({q}))", "n_out"))
+                w(f"store_global(deltas, uint32(delta + row * delta_stride + column), {vector_of(z)})")
+            else:
+                hidden_activation(w, spec, z)
 
-    finish(w, tile, spec.dtype, spec.threads, "count", "n_out", lines)
-    return need
+        finish(w, tile, spec.dtype, spec.threads, "count", "n_out", lines)
 
 
 def hidden_activation(w: Text, spec: Spec, z: list[str]) -> None:
@@ -292,10 +309,10 @@ def hidden_activation(w: Text, spec: Spec, z: list[str]) -> None:
 
 def result_row(w: Text, names: list[str], row: str) -> None:
     """Lines that store a vector's values among a layer's results, whose rows are not padded."""
-    w(f"at = uint32(result + {row} * n_out + column)")
+    w(f"at = uint64(uint64(result) + uint64({row}) * uint64(n_out) + uint64(column))")
     for q, name in enumerate(names):
         with w.block(f"if uint32(column + uint32({q})) < n_out:"):
-            w(f"out[uint32(at + uint32({q}))] = {name}")
+            w(f"out[uint64(at + uint64({q}))] = {name}")
 
 
 # ---------------------------------------------------------------------------------------------------------- outputs
@@ -306,14 +323,18 @@ PRE_ACTIVATION = "{} = deltas[uint32(at + {})] if here else zero"
 def output_rows(w: Text, spec: Spec, first: str, stop: str, step: str) -> None:
     """Write what is done with whole rows of the output: normalising, loss and delta, hits, or results.
 
-    Each row is shared by ``spec.lanes`` neighbouring threads, no more than outputs. All of a warp go round equally often,
-    as they exchange what they have; those beyond the batch do it with zeros, and keep nothing.
+    Each row is shared by ``spec.lanes`` neighbouring threads, no more than outputs. All of a warp go round equally
+    often, as they exchange what they have; those beyond the batch do it with zeros, and keep nothing.
     """
-    with w.private(*SUMMED):
+    with w.function("outputs", *SUMMED):
         width = spec.lanes
         w(f"lane = uint32(t % uint32({width}))", f"mine = uint32(t // uint32({width}))")
         with w.each("turn", first, stop, step):
-            w("row = uint32(turn + mine)", f"here = row < {stop}", f"row = uint32(min(row, uint32({stop} - uint32(1))))")
+            w(
+                "row = uint32(turn + mine)",
+                f"here = row < {stop}",
+                f"row = uint32(min(row, uint32({stop} - uint32(1))))",
+            )
             w("at = uint32(delta + row * delta_stride)")
             if spec.learns or spec.job == "evaluate":
                 index = "order[uint32(begin + row)]" if spec.gathers else "uint32(begin + row)"
@@ -329,6 +350,7 @@ def output_rows(w: Text, spec: Spec, first: str, stop: str, step: str) -> None:
                 output_element(w, spec)
             if spec.job == "evaluate":
                 count_hit(w, spec)
+
 
 def lanes_below(width: int) -> list[int]:
     """Distances over which lanes exchange, so that each has what all ``width`` have."""
@@ -361,13 +383,13 @@ def output_element(w: Text, spec: Spec) -> None:
         w(*written.lines, f"a = {written.results[0]}", f"slope = {written.results[1]}")
     if spec.job in ("predict", "feedforward"):
         with w.block("if here:"):
-            place = "result + uint32(begin + row) * n_out + c" if spec.job == "feedforward" else "(begin + row) * n_out + c"
-            w(f"out[uint32({place})] = a")
+            first = "uint64(result)" if spec.job == "feedforward" else "uint64(0)"
+            w(f"out[uint64({first} + uint64(begin + row) * uint64(n_out) + uint64(c))] = a")
         return
     if spec.labels:
         w(f"y = {T}(label) if n_out == uint32(1) else (one if c == label else zero)")
     else:
-        w("y = Y[uint32(sample * n_out + c)]")
+        w("y = Y[uint64(uint64(sample) * uint64(n_out) + uint64(c))]")
     if spec.loss == CROSS_ENTROPY:
         value = "(log_sum - z if c == label else zero)" if spec.labels else "y * (log_sum - z)"
         delta = "a - y"
@@ -419,15 +441,11 @@ OUTPUT = (*FORWARD, "delta", "delta_stride", "code", "result")
 BACK = ("n_in", "n_out", "weights", "weights_stride", "delta", "delta_stride", "delta_below", "delta_below_stride")
 
 
-#: Names that a layer's lines change for others.
-KEPT = (*SUMMED, "awaited")
-
-
 class Rows:
     """The phase over the rows of a batch, in either way of dealing it out."""
 
     def __init__(self, w: Text, spec: Spec) -> None:
-        self.w, self.spec, self.need = w, spec, 0
+        self.w, self.spec = w, spec
 
     def write(self) -> None:
         """Write the phase; the grid does not meet after it."""
@@ -444,19 +462,17 @@ class Rows:
     def _layers(self) -> None:
         w, spec = self.w, self.spec
         if spec.layers > 1:
-            with w.private(*KEPT):
-                self._layer("uint32(0)", OUTPUT, lambda: forward_tile(w, spec, True, False), spec.first, "count", "n_out")
+            self._layer("uint32(0)", OUTPUT, lambda: forward_tile(w, spec, True, False), spec.first, "count", "n_out")
             if not spec.bands:
                 meet(w)
         if spec.layers > 2:
-            with w.private(*KEPT), w.each("layer", "uint32(1)", "uint32(layers - uint32(1))", "uint32(1)"):
+            with w.each("layer", "uint32(1)", "uint32(layers - uint32(1))", "uint32(1)"):
                 self._layer("layer", OUTPUT, lambda: forward_tile(w, spec, False, False), spec.inner, "count", "n_out")
                 if not spec.bands:
                     meet(w)
-        with w.private(*KEPT):
-            self._output()
+        self._output()
         if spec.learns and spec.layers > 1:
-            with w.private(*KEPT), w.counting_down("layer", "layers", "uint32(1)"):
+            with w.counting_down("layer", "layers", "uint32(1)"):
                 if not spec.bands:
                     meet(w)
                 self._layer("layer", BACK, lambda: delta_tile(w, spec), spec.delta, "count", "n_in")
@@ -467,12 +483,13 @@ class Rows:
         groups = spec.threads // spec.lanes
         one = spec.one_tile
 
-        def tile() -> int:
-            need = forward_tile(w, spec, single, True)
+        def tile() -> None:
+            forward_tile(w, spec, single, True)
             if one:
-                output_rows(w, spec, "row0", f"min(uint32(row0 + uint32({spec.last.rows})), count)", f"uint32({groups})")
+                output_rows(
+                    w, spec, "row0", f"min(uint32(row0 + uint32({spec.last.rows})), count)", f"uint32({groups})"
+                )
                 w("cuda.syncthreads()")
-            return need
 
         self._layer("uint32(layers - uint32(1))", OUTPUT, tile, spec.last, "count", "n_out")
         if one:
@@ -484,7 +501,7 @@ class Rows:
             meet(w)
             output_rows(w, spec, f"block * uint32({groups})", "count", f"blocks * uint32({groups})")
 
-    def _layer(self, layer: str, names: tuple, tile: Callable[[], int], shape: Tile, rows: str, columns: str) -> None:
+    def _layer(self, layer: str, names: tuple, tile: Callable[[], None], shape: Tile, rows: str, columns: str) -> None:
         """Write a layer's tiles: those of the band's rows, or this block's share of all."""
         w, spec = self.w, self.spec
         layer_names(w, layer, *names)
@@ -492,14 +509,14 @@ class Rows:
             if not spec.learns:
                 self._move_back(names)
             with w.each("column0", "uint32(0)", columns, f"uint32({shape.columns})"):
-                self.need = max(self.need, tile())
+                tile()
             return
         w(f"across_tiles = uint32(({columns} + uint32({shape.columns - 1})) // uint32({shape.columns}))")
         w(f"tiles = uint32(({rows} + uint32({shape.rows - 1})) // uint32({shape.rows}) * across_tiles)")
         with w.each("item", "block", "tiles", "blocks"):
             w(f"row0 = uint32(item // across_tiles * uint32({shape.rows}))")
             w(f"column0 = uint32(item % across_tiles * uint32({shape.columns}))")
-            self.need = max(self.need, tile())
+            tile()
 
     def _move_back(self, names: tuple) -> None:
         """Lines by which rows of scratch memory begin anew with each band (unsigned numbers wrap around)."""
@@ -508,100 +525,98 @@ class Rows:
                 self.w(f"{place} = uint32({place} - back * {place}_stride)")
 
 
-def delta_tile(w: Text, spec: Spec) -> int:
+def delta_tile(w: Text, spec: Spec) -> None:
     """Write a tile of the delta of the layer below: the product with the weights, times the slope."""
-    above = Matrix("deltas", "delta", "delta_stride", "count", "n_out", spec.dtype)
-    weights = Matrix("parameters", "weights", "weights_stride", "n_out", "n_in", spec.dtype)
-    need = product(w, spec.delta, spec.threads, (above, True), (weights, False), ("uint32(0)", "n_out"))
-    slopes = [f"d{q}" for q in range(spec.vector)]
+    with w.function("delta"):
+        above = Matrix("deltas", "delta", "delta_stride", "count", "n_out", spec.dtype)
+        weights = Matrix("parameters", "weights", "weights_stride", "n_out", "n_in", spec.dtype)
+        product(w, spec.delta, spec.threads, (above, True), (weights, False), ("uint32(0)", "n_out"))
+        slopes = [f"d{q}" for q in range(spec.vector)]
 
-    def lines(sums: list[str]) -> None:
-        w("at = uint32(delta_below + row * delta_below_stride + column)")
-        w(f"{', '.join(slopes)} = load_global(deltas, at)")
-        for q, (name, slope) in enumerate(zip(sums, slopes, strict=True)):
-            w(f"{name} *= {slope}", masked(name, f"uint32(column + uint32({q}))", "n_in"))
-        w(f"store_global(deltas, at, {vector_of(sums)})")
+        def lines(sums: list[str]) -> None:
+            w("at = uint32(delta_below + row * delta_below_stride + column)")
+            w(f"{', '.join(slopes)} = load_global(deltas, at)")
+            for q, (name, slope) in enumerate(zip(sums, slopes, strict=True)):
+                w(f"{name} *= {slope}", masked(name, f"uint32(column + uint32({q}))", "n_in"))
+            w(f"store_global(deltas, at, {vector_of(sums)})")
 
-    finish(w, spec.delta, spec.dtype, spec.threads, "count", "n_in", lines)
-    return need
+        finish(w, spec.delta, spec.dtype, spec.threads, "count", "n_in", lines)
 
 
 # ------------------------------------------------------------------------------------------------------- gradients
 GRADIENT = ("n_in", "n_out", "weights", "weights_stride", "below", "below_stride", "delta", "delta_stride", "splits")
 
 
-def gradient_items(w: Text, spec: Spec, samples: bool) -> int:
+def gradient_items(w: Text, spec: Spec, samples: bool) -> None:
     """Write this block's share of a layer's gradients: ``item`` goes on from layer to layer, from ``done`` on."""
-    with w.private("item", "done"):
-        tile = spec.gradient_first if samples else spec.gradient
-        w(f"across_tiles = uint32((n_in + uint32({tile.columns - 1})) // uint32({tile.columns}))")
-        w(f"tiles = uint32((n_out + uint32({tile.rows - 1})) // uint32({tile.rows}) * across_tiles)")
-        w("part = uint32((count + splits - uint32(1)) // splits)")
-        w(f"part = uint32((part + uint32({tile.depth - 1})) // uint32({tile.depth}) * uint32({tile.depth}))")
-        w("done = uint32(done + tiles * splits)")
-        with w.block("while item < done:"):
-            w("local = uint32(item + tiles * splits - done)", "split = uint32(local // tiles)")
-            w("local = uint32(local % tiles)")
-            w(f"row0 = uint32(local // across_tiles * uint32({tile.rows}))")
-            w(f"column0 = uint32(local % across_tiles * uint32({tile.columns}))")
-            w("from_row = uint32(split * part)", "to_row = min(uint32(from_row + part), count)")
-            w("base = uint32(split * size)")
-            need = gradient_tile(w, spec, tile, samples)
-            w("item = uint32(item + blocks)")
-        return need
+    tile = spec.gradient_first if samples else spec.gradient
+    w(f"across_tiles = uint32((n_in + uint32({tile.columns - 1})) // uint32({tile.columns}))")
+    w(f"tiles = uint32((n_out + uint32({tile.rows - 1})) // uint32({tile.rows}) * across_tiles)")
+    w("part = uint32((count + splits - uint32(1)) // splits)")
+    w(f"part = uint32((part + uint32({tile.depth - 1})) // uint32({tile.depth}) * uint32({tile.depth}))")
+    w("done = uint32(done + tiles * splits)")
+    with w.block("while item < done:"):
+        w("local = uint32(item + tiles * splits - done)", "split = uint32(local // tiles)")
+        w("local = uint32(local % tiles)")
+        w(f"row0 = uint32(local // across_tiles * uint32({tile.rows}))")
+        w(f"column0 = uint32(local % across_tiles * uint32({tile.columns}))")
+        w("from_row = uint32(split * part)", "to_row = min(uint32(from_row + part), count)")
+        w("base = uint32(split * size)")
+        gradient_tile(w, spec, tile, samples)
+        w("item = uint32(item + blocks)")
 
-def gradient_tile(w: Text, spec: Spec, tile: Tile, samples: bool) -> int:
+
+def gradient_tile(w: Text, spec: Spec, tile: Tile, samples: bool) -> None:
     """Write a tile of the gradients of one part of the batch, the biases' included."""
-    delta = Matrix("deltas", "delta", "delta_stride", "count", "n_out", spec.dtype)
-    below = sources(spec) if samples else Matrix("values", "below", "below_stride", "count", "n_in", spec.dtype)
+    with w.function("gradient"):
+        delta = Matrix("deltas", "delta", "delta_stride", "count", "n_out", spec.dtype)
+        below = sources(spec) if samples else Matrix("values", "below", "below_stride", "count", "n_in", spec.dtype)
 
-    def biases(panel) -> None:
-        with w.block("if column0 == uint32(0):"):
-            panel.put_sums(w)
-            w("cuda.syncthreads()")
-            with w.each("e", "t", f"uint32({tile.rows})", f"uint32({spec.threads})"):
-                w("total = zero")
-                with w.each("d", "uint32(0)", f"uint32({tile.depth})", "uint32(1)"):
-                    w(f"total += pool[uint32(d * uint32({tile.rows}) + e)]")
-                w("row = uint32(row0 + e)")
-                with w.block("if row < n_out:"):
-                    w("parts[uint32(base + weights - uint32(1) + row * weights_stride)] = total")
-            w("cuda.syncthreads()")
+        def biases(panel) -> None:
+            with w.block("if column0 == uint32(0):"):
+                panel.put_sums(w)
+                w("cuda.syncthreads()")
+                with w.each("e", "t", f"uint32({tile.rows})", f"uint32({spec.threads})"):
+                    w("total = zero")
+                    with w.each("d", "uint32(0)", f"uint32({tile.depth})", "uint32(1)"):
+                        w(f"total += pool[uint32(d * uint32({tile.rows}) + e)]")
+                    w("row = uint32(row0 + e)")
+                    with w.block("if row < n_out:"):
+                        w("parts[uint32(base + weights - uint32(1) + row * weights_stride)] = total")
+                w("cuda.syncthreads()")
 
-    need = product(
-        w,
-        tile,
-        spec.threads,
-        (delta, False),
-        (below, False),
-        ("from_row", "to_row"),
-        add_up=spec.bias,
-        tail=biases if spec.bias else None,
-    )
+        product(
+            w,
+            tile,
+            spec.threads,
+            (delta, False),
+            (below, False),
+            ("from_row", "to_row"),
+            add_up=spec.bias,
+            tail=biases if spec.bias else None,
+        )
 
-    def lines(sums: list[str]) -> None:
-        w(f"store_global(parts, uint32(base + weights + row * weights_stride + column), {vector_of(sums)})")
+        def lines(sums: list[str]) -> None:
+            w(f"store_global(parts, uint32(base + weights + row * weights_stride + column), {vector_of(sums)})")
 
-    finish(w, tile, spec.dtype, spec.threads, "n_out", "n_in", lines)
-    return need
+        finish(w, tile, spec.dtype, spec.threads, "n_out", "n_in", lines)
 
 
-def gradients(w: Text, spec: Spec) -> int:
+def gradients(w: Text, spec: Spec) -> None:
     """Write the phase of the gradients."""
     w("item = uint32(block)", "done = uint32(0)")
     layer_names(w, "uint32(0)", *GRADIENT)
-    need = gradient_items(w, spec, True)
+    gradient_items(w, spec, True)
     if spec.layers > 1:
         with w.each("layer", "uint32(1)", "layers", "uint32(1)"):
             layer_names(w, "layer", *GRADIENT)
-            need = max(need, gradient_items(w, spec, False))
-    return need
+            gradient_items(w, spec, False)
 
 
 # ---------------------------------------------------------------------------------------------------------- update
 def update(w: Text, spec: Spec) -> None:
     """Write the phase of the update: vector by vector, each thread by itself."""
-    with w.private():
+    with w.function("update"):
         ahead = ALIGNMENT // ITEMSIZE[spec.dtype]  # elements before a row's first weight, of which the last is the bias
         vector = spec.vector
         with w.each("layer", "uint32(0)", "layers", "uint32(1)"):
@@ -613,6 +628,7 @@ def update(w: Text, spec: Spec) -> None:
                 with w.block(f"if position >= uint32({least}) and position < uint32(n_in + uint32({ahead})):"):
                     w(f"at = uint32(weights - uint32({ahead}) + e * uint32({vector}))")
                     update_vector(w, spec, ahead)
+
 
 def update_vector(w: Text, spec: Spec, ahead: int) -> None:
     """Lines that add up the parts of a vector of gradients and apply them."""
@@ -666,37 +682,33 @@ def keep_sums(w: Text, spec: Spec) -> None:
 
 def report(w: Text, spec: Spec) -> None:
     """Lines by which the last block, which has least to do, adds up what all blocks found."""
-    with w.private():
-        with w.block("if block == uint32(blocks - uint32(1)):"):
-            for i, name in enumerate(["loss_sum", *(["error_sum"] if spec.errors else [])]):
-                w(f"{name} = zero")
-                with w.each("e", "t", "blocks", f"uint32({spec.threads})"):
-                    w(f"{name} += sums[uint32(e * uint32(2) + uint32({i}))]")
-                share_out(w, name, spec)
-                with w.block("if t == uint32(0):"):
-                    if name == "loss_sum":
-                        w("losses[step] = loss_sum * share")
-                    else:
-                        w("errors[step] = error_sum * share * half / outputs")
+    with w.block("if block == uint32(blocks - uint32(1)):"):
+        for i, name in enumerate(["loss_sum", *(["error_sum"] if spec.errors else [])]):
+            w(f"{name} = zero")
+            with w.each("e", "t", "blocks", f"uint32({spec.threads})"):
+                w(f"{name} += sums[uint32(e * uint32(2) + uint32({i}))]")
+            share_out(w, name, spec)
+            with w.block("if t == uint32(0):"):
+                if name == "loss_sum":
+                    w("losses[step] = loss_sum * share")
+                else:
+                    w("errors[step] = error_sum * share * half / outputs")
+
 
 # ------------------------------------------------------------------------------------------------------- the kernel
 def kernel(spec: Spec) -> str:
     """The text of a module with a function ``kernel``."""
-    w, body = Text(), Text()
-    need = epoch(body, spec)
-    T = spec.dtype
-    w(IMPORTS, *(f"{', '.join(names)} = {made}" for made, names in body.before.items()))
-    w(*(f"{name} = {number}" for name, number in body.constants().items()), "", "")
+    w = Text(IMPORTS)
     with w.block(f"def kernel({', '.join(name for name, _ in arguments(spec))}):"):
-        w(f"pool = cuda.shared.array({max(need, spec.threads)}, {T})", "pool_at = shared_address(pool)")
+        w(f"pool = cuda.shared.array(0, {spec.dtype})", "pool_at = shared_address(pool)")
         w("t = uint32(cuda.threadIdx.x)", "block = uint32(cuda.blockIdx.x)", "blocks = uint32(cuda.gridDim.x)")
-        w(f"zero = {T}(0)", f"one = {T}(1)", f"half = {T}(0.5)")
-        w(*body.lines)
-    return str(w)
+        w(f"zero = {spec.dtype}(0)", f"one = {spec.dtype}(1)", f"half = {spec.dtype}(0.5)")
+        epoch(w, spec)
+    return w.module()
 
 
-def epoch(w: Text, spec: Spec) -> int:
-    """Write all steps of an epoch, or the one pass of inference; returns the shared memory needed, in elements."""
+def epoch(w: Text, spec: Spec) -> None:
+    """Write all steps of an epoch, or the one pass of inference."""
     if needs_barrier(spec):
         w("awaited = uint32(0)")
     w("step = uint32(0)")
@@ -706,32 +718,30 @@ def epoch(w: Text, spec: Spec) -> int:
         w("count = min(batch, uint32(samples - begin))", f"share = one / {spec.dtype}(count)")
         if spec.l2 and spec.learns:
             w("penalty = l2 * share")
-        need = one_batch(w, spec)
+        one_batch(w, spec)
         w("step = uint32(step + uint32(1))")
-    return need
 
 
-def one_batch(w: Text, spec: Spec) -> int:
+def one_batch(w: Text, spec: Spec) -> None:
     """Write the phases of a batch."""
     if spec.learns or spec.job == "evaluate":
         w("loss_sum = zero", "error_sum = zero", "hit_sum = uint32(0)")
     rows = Rows(w, spec)
     rows.write()
     if spec.job in ("predict", "feedforward"):
-        return rows.need
+        return
     keep_sums(w, spec)
     meet(w)
     report(w, spec)
     if spec.job == "evaluate":
-        return rows.need
-    need = gradients(w, spec)
+        return
+    gradients(w, spec)
     meet(w)
     if corrects(spec.rule):
         w("correction1 = corrections[uint32(step * uint32(2))]")
         w("correction2 = corrections[uint32(step * uint32(2) + uint32(1))]")
     update(w, spec)
     meet(w)
-    return max(rows.need, need)
 
 
 #: What the text uses from outside.
@@ -741,5 +751,5 @@ from numba import cuda, float32, float64, uint32, uint64
 from fastmlp.kernels.cuda.elementwise import exp, fabs, log, log1p, sqrt, tanh
 from fastmlp.kernels.cuda.ptx import acquire, arrive, load_global, load_shared, store_global, store_shared
 from fastmlp.kernels.cuda.sums import Place, Tile, summing
-from fastmlp.kernels.cuda.tile_ops import load_if, shared_address
+from fastmlp.kernels.cuda.tile_ops import device, load_if, shared_address
 """

@@ -53,15 +53,15 @@ if not SIMULATED:
     SHARED = 3  # address spaces of LLVM's NVPTX
     GLOBAL = 1
 
-    def _pointer(context, builder, kind, array, index_kind, index, space: int) -> ir.Value:
-        """The address of an element, in an address space."""
-        index = context.cast(builder, index, index_kind, types.int64)
-        element = builder.gep(make_array(kind)(context, builder, array).data, [index])
+    def _pointer(context, builder, array: tuple, index: tuple, space: int) -> ir.Value:
+        """The address of an element, in an address space; array and index each with its Numba type before it."""
+        number = context.cast(builder, index[1], index[0], types.int64)
+        element = builder.gep(make_array(array[0])(context, builder, array[1]).data, [number])
         return builder.addrspacecast(element, element.type.pointee.as_pointer(space))
 
-    def _address(context, builder, kind, array, index_kind, index, space: int) -> ir.Value:
+    def _address(context, builder, array: tuple, index: tuple, space: int) -> ir.Value:
         """The address of an element as a number: 32 bits in shared memory, 64 elsewhere."""
-        pointer = _pointer(context, builder, kind, array, index_kind, index, space)
+        pointer = _pointer(context, builder, array, index, space)
         return builder.ptrtoint(pointer, ir.IntType(32 if space == SHARED else 64))
 
     def ptx(name: str, doc: str, asm: str, constraints: str, result, parameters: list):
@@ -83,21 +83,19 @@ if not SIMULATED:
         )
         returns = types.Tuple(result) if isinstance(result, tuple) else result
 
-        def typing(typingctx, *given):
-            given, kinds = list(given), []
+        def typing(typingctx, *arguments):
+            given, kinds = list(arguments), []
             for parameter in parameters:
                 kinds += [given.pop(0), given.pop(0)] if parameter in (SHARED, GLOBAL) else [given.pop(0) and parameter]
             return returns(*kinds), generate
 
         def generate(context, builder, signature, arguments):
-            kinds, arguments, values = list(signature.args), list(arguments), []
+            given, values = list(zip(signature.args, arguments, strict=True)), []
             for parameter in parameters:
                 if parameter in (SHARED, GLOBAL):
-                    pair = [x for _ in range(2) for x in (kinds.pop(0), arguments.pop(0))]
-                    values.append(_address(context, builder, *pair, parameter))
+                    values.append(_address(context, builder, given.pop(0), given.pop(0), parameter))
                 else:
-                    kinds.pop(0)
-                    values.append(arguments.pop(0))
+                    values.append(given.pop(0)[1])
             several = isinstance(result, tuple)
             kind = ir.LiteralStructType([LLVM[r] for r in result]) if several else LLVM[result]
             function = ir.FunctionType(kind, [value.type for value in values])
@@ -275,8 +273,8 @@ if not SIMULATED:
             lanes = 16 // (array.dtype.bitwidth // 8)
 
             def generate(context, builder, signature, arguments):
-                pair = [x for both in zip(signature.args, arguments, strict=True) for x in both]
-                pointer, _ = _vector(builder, _pointer(context, builder, *pair, space))
+                array, index = zip(signature.args, arguments, strict=True)
+                pointer, _ = _vector(builder, _pointer(context, builder, array, index, space))
                 vector = builder.load(pointer)
                 vector.align = 16
                 parts = [builder.extract_element(vector, ir.Constant(ir.IntType(32), i)) for i in range(lanes)]
@@ -289,8 +287,8 @@ if not SIMULATED:
     def _storer(space: int):
         def typing(typingctx, array, index, values):
             def generate(context, builder, signature, arguments):
-                pair = [x for both in zip(signature.args[:2], arguments[:2], strict=True) for x in both]
-                pointer, lanes = _vector(builder, _pointer(context, builder, *pair, space))
+                array, index, _ = zip(signature.args, arguments, strict=True)
+                pointer, lanes = _vector(builder, _pointer(context, builder, array, index, space))
                 vector = ir.Constant(pointer.type.pointee, ir.Undefined)
                 for i in range(lanes):
                     part = builder.extract_value(arguments[2], i)

@@ -18,6 +18,7 @@ A batch that is short has its last sample repeated, with a delta of zero. Paddin
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.cuda import formulas
@@ -359,16 +360,16 @@ class Writer:
 
     def moves(self) -> list[Callable[[bool], None]]:
         """The parts of parameters and state that lie in shared memory, each as a function that writes the move."""
-        moves = []
+        moves: list[Callable[[bool], None]] = []
         if self.bias:
             moves.append(self.move_first_bias)
         if self.plan.layers > 1:
             moves.append(self.move_columns)
             for layer in range(2, self.plan.layers + 1):
                 if self.bias:
-                    moves.append(lambda back, layer=layer: self.move_bias(layer, back))
+                    moves.append(partial(self.move_bias, layer))
                 if layer > 2:
-                    moves.append(lambda back, layer=layer: self.move_layer(layer, back))
+                    moves.append(partial(self.move_layer, layer))
         return moves
 
     def move(self, name: str, size: int, index: str, place: str, back: bool) -> None:
@@ -1110,16 +1111,16 @@ class Writer:
         """
         plan = self.plan
         if self.bias:
-            yield "bias1", plan.units, lambda: self.first_bias_gradients(sums)
+            yield "bias1", plan.units, partial(self.first_bias_gradients, sums)
         if plan.layers > 1:
-            yield "weights2", plan.units * plan.sizes[2], lambda: self.column_gradients(sums)
+            yield "weights2", plan.units * plan.sizes[2], partial(self.column_gradients, sums)
         for layer in range(2, plan.layers + 1):
             n = plan.sizes[layer]
             if self.bias:
-                yield f"bias{layer}", n, lambda layer=layer: self.bias_gradients(layer, sums)
+                yield f"bias{layer}", n, partial(self.bias_gradients, layer, sums)
             if layer > 2:
                 size = n * plan.tail_stride(layer)
-                yield f"weights{layer}", size, lambda layer=layer: self.layer_gradients(layer, sums)
+                yield f"weights{layer}", size, partial(self.layer_gradients, layer, sums)
 
     @contextmanager
     def first_bias_gradients(self, sums: bool) -> Iterator[None]:

@@ -173,15 +173,17 @@ def multiply_float64(m: Any, tile: Tile, first: Place, second: Place, sums: list
 def multiply_tf32(m: Any, tile: Tile, first: Place, second: Place, sums: list) -> list:
     """The sums with the products of one depth of the tile, added up on the tensor cores."""
     rows, columns, depth = SHAPES["tf32x3"]
-    down, across, steps = (range(0, *r) for r in ((tile.micro_rows, rows), (tile.micro_columns, columns), (tile.depth, depth)))
+    down, across, steps = (
+        range(0, *r) for r in ((tile.micro_rows, rows), (tile.micro_columns, columns), (tile.depth, depth))
+    )
 
-    def split(operand: int, place: Place, places: Sequence[tuple[int, int]]) -> list[tuple[list, list]]:
+    def parts(operand: int, place: Place, places: Sequence[tuple[int, int]]) -> list[tuple[list, list]]:
         """For each step of depth the big and the small parts of a fragment."""
         pairs = [[m.split(m.load_one(operand, place.element(o, k + d))) for o, d in places] for k in steps]
         return [tuple(map(list, zip(*pair, strict=True))) for pair in pairs]  # type: ignore[misc]
 
-    a = [split(0, first, [(i, 0), (i + 8, 0), (i, 4), (i + 8, 4)]) for i in down]
-    b = [split(1, second, [(j, 0), (j, 4)]) for j in across]
+    a = [parts(0, first, [(i, 0), (i + 8, 0), (i, 4), (i + 8, 4)]) for i in down]
+    b = [parts(1, second, [(j, 0), (j, 4)]) for j in across]
     result = []
     for n, (x, y) in enumerate((x, y) for x in a for y in b):
         part = [m.zero] * 4
@@ -263,8 +265,7 @@ class Simulated:
 
     def split(self, x: Any) -> tuple:
         """Two TF32 numbers, big and small, that add up to nearly x."""
-        big = tf32(x)
-        return big, tf32(x - big)
+        return split(x)
 
     def mma(self, method: str, a: list, b: list, c: list) -> list:
         """The warp's product and sum: exact, rounded once. The hardware's own sums of TF32 have fewer bits."""
@@ -290,12 +291,22 @@ def fragments(method: str, lane: int) -> tuple[list, list, list]:
     return first, [(q, g), (q + 4, g)], [(g, 2 * q), (g, 2 * q + 1), (g + 8, 2 * q), (g + 8, 2 * q + 1)]
 
 
-def tf32(x: Any) -> Any:
-    """A float32 rounded to the 10 bits of fraction that TF32 has: to nearest, ties away from zero."""
-    if not np.isfinite(x):
-        return np.float32(x)
-    bits = int(np.float32(x).view(np.uint32))
-    return np.uint32((bits + 0x1000) & 0xFFFFE000).view(np.float32)
+#: The bits of a float32 that TF32 has: it lacks the last 13 of the fraction; and half of the last that it has.
+TF32, HALF_TF32 = 0xFFFFE000, 0x1000
+
+
+def split(x: np.float32) -> tuple[np.float32, np.float32]:
+    """Two TF32 numbers, big and small, that add up to nearly x: big is rounded to nearest, small cut off.
+
+    The instruction that rounds to TF32 costs a GPU more than these two operations on whole numbers.
+    """
+    big = masked(int(x.view(np.uint32)) + HALF_TF32)
+    return big, masked(int((x - big).view(np.uint32)))
+
+
+def masked(bits: int) -> np.float32:
+    """The float32 of some bits, but for those that TF32 lacks."""
+    return np.uint32(bits & TF32 & 0xFFFFFFFF).view(np.float32)
 
 
 if not SIMULATED:
@@ -357,12 +368,9 @@ if not SIMULATED:
 
         def split(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
             """Two TF32 numbers, big and small, that add up to nearly x."""
-            big = self._tf32(x)
-            return big, self._tf32(self.builder.fsub(x, self.builder.bitcast(big, self.element)))
-
-        def _tf32(self, x: ir.Value) -> ir.Value:
-            kind = ir.FunctionType(INT, [self.element])
-            return self.builder.call(ir.InlineAsm(kind, "cvt.rna.tf32.f32 $0, $1;", "=r,f"), [x])
+            b, mask = self.builder, ir.Constant(INT, TF32)
+            big = b.and_(b.add(b.bitcast(x, INT), ir.Constant(INT, HALF_TF32)), mask)
+            return big, b.and_(b.bitcast(b.fsub(x, b.bitcast(big, self.element)), INT), mask)
 
         def mma(self, method: str, a: list, b: list, c: list) -> list:
             """The warp's product and sum."""

@@ -12,6 +12,12 @@ from fastmlp.kernels.cuda.elementwise import SIMULATED
 #: Elements of a vector access.
 VECTOR = {"float32": 4, "float64": 2, "uint8": 4}
 
+
+def device(function):
+    """A function of a kernel, inlined where it is called."""
+    return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
+
+
 if not SIMULATED:
     from llvmlite import ir
     from numba.cuda import types

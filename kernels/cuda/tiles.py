@@ -17,6 +17,7 @@ The sums of a tile then go through shared memory once more, so that what is done
 storing) is one rolled loop over vectors that lie side by side, whatever the way they were summed: `finish`.
 """
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,10 +31,16 @@ from fastmlp.kernels.cuda.tile_ops import VECTOR
 class Text(generate.Text):
     """Lines of a kernel, with loops over unsigned numbers, and the lines that its module has before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, imports: str = "") -> None:
         super().__init__()
+        self.imports = imports
         self.before: dict[str, list[str]] = {}
-        self._scopes = 0
+        self.functions: list[list[str]] = []
+
+    def _known(self) -> set[str]:
+        """Names that every function of the module knows."""
+        imported = [name.name for node in ast.parse(self.imports).body for name in getattr(node, "names", [])]
+        return {"min", *imported, *(name for names in self.before.values() for name in names)}
 
     def outside(self, expression: str, *names: str) -> list[str]:
         """Names, numbered, for what an expression gives; it is evaluated once, in the module."""
@@ -41,28 +48,40 @@ class Text(generate.Text):
         return self.before.setdefault(expression, [f"{name}_{number}" for name in names])
 
     @contextmanager
-    def private(self, *shared: str) -> Iterator[None]:
-        """Names that lines assign inside are their own, but for those that are named.
+    def function(self, name: str, *changed: str) -> Iterator[None]:
+        """Lines that become a function of their own, called where they would stand.
 
-        Numba looks through a whole kernel once for each name that is assigned more than once, and types it once.
+        It takes what they use from the kernel, and gives back, of the names given, those that they assign; whatever
+        else they assign is theirs alone. Numba reads a kernel of many short functions much quicker than one of many
+        lines. They are inlined.
         """
-        first = len(self.lines)
+        first, kept = len(self.lines), self._depth
+        self._depth = 0
         yield
-        inside = self.lines[first:]
-        assigned = {name for line in inside for name in _assigned(line)} - set(shared)
-        self._scopes += 1
-        own = {name: f"{name}__{self._scopes}" for name in assigned if "__" not in name}
-        self.lines[first:] = [re.sub(r"[A-Za-z_]\w*", lambda m: own.get(m[0], m[0]), line) for line in inside]
+        self._depth, inside = kept, self.lines[first:]
+        del self.lines[first:]
+        assigned, taken = names_in("\n".join(inside))
+        given = [one for one in changed if one in assigned]
+        parameters = ", ".join(sorted({*(taken - assigned - self._known()), *(set(given) & taken)}))
+        full = f"{name}_{len(self.functions)}"
+        text = ["@device", f"def {full}({parameters}):", *("    " + line for line in inside)]
+        self.functions.append([*text, f"    return {', '.join(given)}"] if given else text)
+        self(f"{', '.join(given)} = {full}({parameters})" if given else f"{full}({parameters})")
 
-    def constants(self) -> dict[str, str]:
-        """Take whole numbers out of the lines, by names: Numba has less to read. Returns name -> what it stands for."""
-        found: dict[str, str] = {}
+    def module(self) -> str:
+        """The whole text: imports, what is made outside, whole numbers by names, functions, and the lines."""
+        constants: dict[str, str] = {}
 
-        def name(match: re.Match) -> str:
-            return found.setdefault(match[0], f"n{match[1]}")
+        def named(match: re.Match) -> str:
+            return constants.setdefault(match[0], f"U{match[1]}")
 
-        self.lines = [re.sub(r"\buint32\((0x[0-9a-f]+|\d+)\)", name, line) for line in self.lines]
-        return {name: text for text, name in found.items()}
+        parts = [
+            [re.sub(r"\buint32\((0x[0-9a-f]+|\d+)\)", named, line) for line in part]
+            for part in (*self.functions, self.lines)
+        ]
+        made = [f"{', '.join(names)} = {expression}" for expression, names in self.before.items()]
+        numbers = [f"{name} = {text}" for text, name in constants.items()]
+        return "\n".join([self.imports, *made, *numbers, *(line for part in parts for line in ("", "", *part))]) + "\n"
 
     def each(self, name: str, first: str, stop: str, step: str):
         """A loop over unsigned numbers from ``first``."""
@@ -84,10 +103,15 @@ class Text(generate.Text):
                 self(last)
 
 
-def _assigned(line: str) -> list[str]:
-    """The names that a line assigns."""
-    match = re.match(r"\s*([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*) (?:[-+*]?=) ", line)
-    return match[1].split(", ") if match else []
+def names_in(text: str) -> tuple[set[str], set[str]]:
+    """The names that a text assigns, and those that it reads."""
+    assigned, taken = set(), set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            taken.add(node.target.id)
+        if isinstance(node, ast.Name):
+            (taken if isinstance(node.ctx, ast.Load) else assigned).add(node.id)
+    return assigned, taken
 
 
 @dataclass(frozen=True)
@@ -201,8 +225,10 @@ class Panel:
         self.in_row = long // self.vector
         if self.in_row * self.vector != long:
             raise ValueError(f"{tile}: {long} is no whole number of vectors of {self.vector}")
-        self.stride = long + padding(tile.method, source.dtype, along, long)
-        self.size = self.short * self.stride
+        self.stride, self.size = (
+            panel_stride(tile, source.dtype, along, outer),
+            panel_size(tile, source.dtype, along, outer),
+        )
         self.vectors = self.in_row * self.short
         self.threads = threads
         self.slots = -(-self.vectors // threads)
@@ -285,10 +311,30 @@ class Panel:
                       f"= {value}_sum")  # fmt: skip
 
 
+def panel_stride(tile: Tile, dtype: str, along: bool, outer: int) -> int:
+    """Elements from row to row of an operand in shared memory."""
+    long = tile.depth if along else outer
+    return long + padding(tile.method, dtype, along, long)
+
+
+def panel_size(tile: Tile, dtype: str, along: bool, outer: int) -> int:
+    """Elements of an operand in shared memory."""
+    return (outer if along else tile.depth) * panel_stride(tile, dtype, along, outer)
+
+
+def shared_size(tile: Tile, dtype: str, first: bool, second: bool) -> int:
+    """Elements of shared memory that a product needs; whether the depth runs along the rows of its operands is given.
+
+    Both operands lie there twice; later the finished sums do, or what was added up of the first operand.
+    """
+    operands = panel_size(tile, dtype, first, tile.rows) + panel_size(tile, dtype, second, tile.columns)
+    return max(2 * operands, tile.rows * finish_stride(tile, dtype), tile.rows * tile.depth)
+
+
 def begin_sums(w: Text, tile: Tile, first: Panel, second: Panel, stride: int) -> None:
     """Lines that find this thread's place in the tile, the addresses of what it reads and writes, and set ``holds``.
 
-    Threads (or warps) beyond the tile repeat another's work.
+    Threads (or warps) beyond the tile hold nothing, and only help with loading.
     """
     itemsize = ITEMSIZE[first.source.dtype]
     worker = "t" if tile.method == "fma" else f"t // uint32({WARP})"
@@ -317,7 +363,7 @@ def product(
     depth: tuple[str, str],
     add_up: bool = False,
     tail: Callable[[Panel], None] | None = None,
-) -> int:
+) -> None:
     """Write the sums of one tile, left in shared memory: [rows, columns + a vector], `finish` reads them.
 
     The text uses ``t``, the thread's number; ``row0`` and ``column0``, the tile's place; ``pool`` and ``pool_at``, the
@@ -338,52 +384,47 @@ def product(
         Whether each thread also adds up what it loads of the first operand.
     tail : callable, optional
         Writes lines that use those sums; called with the first operand's panel.
-
-    Returns
-    -------
-    int
-        Elements of shared memory that it needs.
     """
-    with w.private():
-        dtype = first[0].dtype
-        a = Panel("a", *first, tile.rows, "row0", tile, threads, 0)
-        b = Panel("b", *second, tile.columns, "column0", tile, threads, a.size)
-        half, stride = a.size + b.size, finish_stride(tile, dtype)
-        places = [Place(panel.along, panel.at, panel.stride) for panel in (a, b)]
-        zeros, multiply, lay_out = w.outside(
-            f"summing({tile}, {dtype!r}, {places[0]}, {places[1]}, {stride})", "zeros", "multiply", "lay_out"
-        )
-        start, stop = depth
+    dtype = first[0].dtype
+    a = Panel("a", *first, tile.rows, "row0", tile, threads, 0)
+    b = Panel("b", *second, tile.columns, "column0", tile, threads, a.size)
+    half, stride = a.size + b.size, finish_stride(tile, dtype)
+    places = [Place(panel.along, panel.at, panel.stride) for panel in (a, b)]
+    zeros, multiply, lay_out = w.outside(
+        f"summing({tile}, {dtype!r}, {places[0]}, {places[1]}, {stride})", "zeros", "multiply", "lay_out"
+    )
+    start, stop = depth
+    for panel in (a, b):
+        panel.begin(w, start, stop)
+    begin_sums(w, tile, a, b, stride)
+    w(f"held = {zeros}()")
+    for panel in (a, b):
+        panel.load(w, start)
+    if add_up:
+        a.add_up(w, first=True)
+    w("side = uint32(0)")
+    for panel in (a, b):
+        panel.put(w, "side")
+    w("cuda.syncthreads()")
+    with w.each("k", start, stop, f"uint32({tile.depth})"):
+        w(f"ahead = uint32(k + uint32({tile.depth}))")
         for panel in (a, b):
-            panel.begin(w, start, stop)
-        begin_sums(w, tile, a, b, stride)
-        w(f"held = {zeros}()")
-        for panel in (a, b):
-            panel.load(w, start)
+            panel.load(w, "ahead")
+        moved = f"side * uint32({ITEMSIZE[dtype]})"
+        with w.block("if holds:"):
+            w(f"held = {multiply}(pool, uint32(first_at + {moved}), uint32(second_at + {moved}), held)")
         if add_up:
-            a.add_up(w, first=True)
-        w("side = uint32(0)")
+            a.add_up(w)
+        w(f"side = uint32(uint32({half}) - side)")
         for panel in (a, b):
             panel.put(w, "side")
         w("cuda.syncthreads()")
-        with w.each("k", start, stop, f"uint32({tile.depth})"):
-            w(f"ahead = uint32(k + uint32({tile.depth}))")
-            for panel in (a, b):
-                panel.load(w, "ahead")
-            moved = f"side * uint32({ITEMSIZE[dtype]})"
-            w(f"held = {multiply}(pool, uint32(first_at + {moved}), uint32(second_at + {moved}), held)")
-            if add_up:
-                a.add_up(w)
-            w(f"side = uint32(uint32({half}) - side)")
-            for panel in (a, b):
-                panel.put(w, "side")
-            w("cuda.syncthreads()")
-        if tail is not None:
-            tail(a)
-        with w.block("if holds:"):
-            w(f"{lay_out}(pool, sums_at, held)")
-        w("cuda.syncthreads()")
-        return max(2 * half, tile.rows * stride, tile.rows * tile.depth if add_up else 0)
+    if tail is not None:
+        tail(a)
+    with w.block("if holds:"):
+        w(f"{lay_out}(pool, sums_at, held)")
+    w("cuda.syncthreads()")
+
 
 def finish_stride(tile: Tile, dtype: str) -> int:
     """Elements from one row of finished sums in shared memory to the next."""
@@ -399,15 +440,14 @@ def finish(
     ``column`` on; rows and columns beyond the bounds (texts) are left out, but for the rest of a vector. Afterwards
     the pool may be used again.
     """
-    with w.private():
-        vector = VECTOR[dtype]
-        in_row = tile.columns // vector
-        names = [f"z{q}" for q in range(vector)]
-        with w.each("e", "t", f"uint32({tile.rows * in_row})", f"uint32({threads})"):
-            w(f"down = uint32(e // uint32({in_row}))", f"across = uint32(e % uint32({in_row}) * uint32({vector}))")
-            w("row = uint32(row0 + down)", "column = uint32(column0 + across)")
-            with w.block(f"if row < {rows} and column < {columns}:"):
-                place = f"uint32(down * uint32({finish_stride(tile, dtype)}) + across)"
-                w(f"{', '.join(names)} = load_shared(pool, {place})")
-                lines(names)
-        w("cuda.syncthreads()")
+    vector = VECTOR[dtype]
+    in_row = tile.columns // vector
+    names = [f"z{q}" for q in range(vector)]
+    with w.each("e", "t", f"uint32({tile.rows * in_row})", f"uint32({threads})"):
+        w(f"down = uint32(e // uint32({in_row}))", f"across = uint32(e % uint32({in_row}) * uint32({vector}))")
+        w("row = uint32(row0 + down)", "column = uint32(column0 + across)")
+        with w.block(f"if row < {rows} and column < {columns}:"):
+            place = f"uint32(down * uint32({finish_stride(tile, dtype)}) + across)"
+            w(f"{', '.join(names)} = load_shared(pool, {place})")
+            lines(names)
+    w("cuda.syncthreads()")

@@ -1,5 +1,6 @@
 """The persistent epoch in the simulator, layout by layout, against the oracle."""
 
+import os
 from dataclasses import replace
 from itertools import cycle, product
 from types import SimpleNamespace
@@ -49,6 +50,9 @@ LAYOUTS = {
     "slices of a deep network": ((9, 5, 4, 2), 7, (1, 4, 1, 2, 3, GRID, False)),
     "slices and many samples": ((4, 2, 2), 40, (1, 2, 1, 1, 2, LOCAL, False)),
 }
+
+#: Problems that each layout is tried with.
+ROUNDS = int(os.environ.get("FASTMLP_CUDA_ROUNDS", "1"))
 
 LIMITS = Limits((9, 0), 132, 227 * 1024)
 
@@ -116,7 +120,7 @@ def dealt(seed: int, sizes: tuple[int, ...]) -> tuple[Problem, object, str]:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layout(name, monkeypatch):
     sizes, batch, layout = LAYOUTS[name]
-    for seed in range(2):
+    for seed in range(ROUNDS):
         problem, rule, what = dealt(seed, sizes)
         check(monkeypatch, problem, rule, batch, layout, f"{name}: {what}")
 
@@ -135,13 +139,14 @@ def test_every_loss_and_rule(output, loss, rule, monkeypatch):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_in", [16, 19])
 def test_samples_copied_in_vectors_and_one_by_one(n_in, dtype, inputs, monkeypatch):
-    for scale in (pixels(inputs), {}):
+    """Scaled and as they are, which for the network's own dtype means without any conversion."""
+    for scale in [pixels(inputs)] if inputs == "uint8" else [{}, {"input_scale": 0.5}] if n_in == 16 else [{}]:
         network = Network.build((n_in, 3, 2), "tanh", dtype=dtype, **scale)
         problem = random_problem(network, 6, 2, inputs, labels=True)
-        check(monkeypatch, problem, RULES[0], 4, (1, 2, 1, 2, 1, GRID, False), f"{network}, X {inputs}")
+        check(monkeypatch, problem, RULES[0], 3, (2, 2, 1, 1, 1, LOCAL, False), f"{network}, X {inputs}")
 
 
-@pytest.mark.parametrize("layout", ["two blocks", "slices", "a cluster", "two hidden layers, scattered"])
+@pytest.mark.parametrize("layout", ["slices", "a cluster"])
 def test_any_schedule_gives_the_same_numbers(layout, monkeypatch):
     """Every sum has its order: another schedule changes no bit."""
     sizes, batch, plan = LAYOUTS[layout]
@@ -149,9 +154,9 @@ def test_any_schedule_gives_the_same_numbers(layout, monkeypatch):
     problem, orders = random_problem(network, 11, 4, labels=True), [np.arange(11)]
     lay_out(monkeypatch, problem, RULES[1], batch, plan)
     found = []
-    for seed in range(3):
+    for seed, preempt in enumerate((0.001, 0.3)):
         cuda_simulator.seed(seed)
-        cuda_simulator.settings.preempt = (0.001, 0.05, 0.3)[seed]
+        cuda_simulator.settings.preempt = preempt
         found.append(run(backend, problem, RULES[1], orders, batch))
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
