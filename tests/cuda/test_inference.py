@@ -18,7 +18,7 @@ def test_one_pass_of_combinations_of_options(hidden, bands):
     """Every so many-th combination, another part of them for each activation."""
     first = list(ACTIVATIONS).index(hidden) + 5 * bands
     with laid_out(bands=bands, blocks=2):
-        for what, problem in islice(option_product(hidden), first, None, 41):
+        for what, problem in islice(option_product(hidden), first, None, 83):
             check_one_pass(cuda, problem, what)
 
 
@@ -28,7 +28,7 @@ def test_bands_follow_one_another(dtype):
     with laid_out(bands=True, blocks=2):
         for sizes in ((6, 5, 4, 3), (5, 2)):
             network = Network.build(sizes, "tanh", dtype=dtype)
-            check_one_pass(cuda, random_problem(network, 29, labels=True), str(network))
+            check_one_pass(cuda, random_problem(network, 19, labels=True), str(network))
 
 
 def test_hits_are_counted_as_numpy_counts_them():

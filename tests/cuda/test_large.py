@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from itertools import product
 from unittest import mock
 
 import numpy as np
@@ -67,11 +66,11 @@ def laid_out(*, bands: bool | None = None, blocks: int = BLOCKS, **options):
     with ExitStack() as stack:
         for module in (large, inference):
             stack.enter_context(mock.patch.object(module, "plan_for", plan))
-        stack.enter_context(mock.patch.object(calls, "_path", lambda *arguments: large))
+        stack.enter_context(mock.patch.object(calls, "_path", return_value=large))
         yield
 
 
-def check_course(network, rule, n=10, batch=4, inputs="float32", labels=True, seed=0) -> None:
+def check_course(network, rule, n=8, batch=3, inputs="float32", labels=True, seed=0) -> None:
     """Two epochs, the second in another order and of fewer samples, against the oracle."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(n), rng.permutation(n)[: n - 3]]
@@ -111,10 +110,10 @@ def test_epochs_of_every_loss(output, loss):
 def test_epochs_of_every_shape(sizes, bands):
     hidden = [list(ACTIVATIONS)[i % len(ACTIVATIONS)] for i in range(len(sizes) - 2)]
     loss = "binary_cross_entropy" if sizes[-1] == 1 else "cross_entropy"
+    dtype, inputs = ("float32", "float64") if bands else ("float64", "uint8")
     with laid_out(bands=bands):
-        for dtype, inputs in (("float32", "float64"), ("float64", "uint8")):
-            network = Network.build(sizes, hidden, loss=loss, dtype=dtype, **pixels(inputs))
-            check_course(network, Rule("plain", 0.1), inputs=inputs, n=11, batch=11)
+        network = Network.build(sizes, hidden, loss=loss, dtype=dtype, **pixels(inputs))
+        check_course(network, Rule("plain", 0.1), inputs=inputs, n=7, batch=7)
 
 
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
@@ -125,38 +124,38 @@ def test_epochs_of_every_activation(hidden):
             check_course(network, Rule("nesterov", 0.05, momentum=0.5), inputs=inputs, batch=7)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5, 9, 30])
+@pytest.mark.parametrize("batch", [1, 2, 5, 17])
 def test_epochs_of_every_batch_size(batch):
-    for bands, blocks in product((True, False), (1, 4)):
+    for bands, blocks in ((True, 1), (True, 4), (False, 3)):
         with laid_out(bands=bands, blocks=blocks):
-            check_course(Network.build((6, 5, 3), "tanh"), Rule("plain", 0.2), n=30, batch=batch)
+            check_course(Network.build((6, 5, 3), "tanh"), Rule("plain", 0.2), n=8 if batch < 5 else 17, batch=batch)
 
 
 def test_outputs_wider_than_a_tile():
     """Rows of outputs are then normalised after all their tiles, by as many lanes as there are."""
-    for bands, lanes in product((True, False), (1, 2, 8)):
+    for bands, lanes in ((True, 1), (True, 8), (False, 2)):
         with laid_out(bands=bands, lanes=lanes):
-            check_course(Network.build((4, 5, 19), "tanh"), Rule("plain", 0.2), n=11, batch=6)
+            check_course(Network.build((4, 5, 9), "tanh"), Rule("plain", 0.2), n=8, batch=5)
 
 
 def test_the_plans_own_tiles():
     """Those that it finds for few threads, in place of those of the other tests."""
-    for dtype, batch in product(DTYPES, (3, 12)):
+    for dtype, batch in (("float32", 3), ("float64", 8)):
         with laid_out(bands=None, tiles=None, blocks=2):
-            check_course(Network.build((10, 9, 7, 3), "tanh", dtype=dtype), RULES[3], n=12, batch=batch)
+            check_course(Network.build((10, 6, 5, 3), "tanh", dtype=dtype), RULES[3], n=8, batch=batch)
 
 
 def test_two_runs_agree_in_every_bit():
     from cuda_simulator import seed
 
     network, rule = Network.build((9, 8, 3), "tanh"), RULES[1]
-    problem = random_problem(network, 20, labels=True)
+    problem = random_problem(network, 10, labels=True)
     for bands in (True, False):
         with laid_out(bands=bands):
             runs = []
             for schedule in range(3):
                 seed(schedule)
-                runs.append(run_course(cuda, problem, rule, [np.arange(20)], 7))
+                runs.append(run_course(cuda, problem, rule, [np.arange(10)], 6))
             for run in runs[1:]:
                 for a, b in zip(run, runs[0], strict=True):
                     np.testing.assert_array_equal(a, b)
