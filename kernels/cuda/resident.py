@@ -173,8 +173,10 @@ def variants() -> Iterator[Variant]:
 
 def cases() -> Iterator[tuple[Limits, Network, str, int, str, bool, bool]]:
     """Devices, networks, rules, batches, dtypes of samples, whether targets are labels, whether errors are wanted."""
-    for on, shape, dtype, batch in product(DEVICES, SHAPES, DTYPES, (1, 5, 10, 32, 128, 512)):
-        yield on, Network.build(shape, dtype=dtype), "momentum", batch, dtype, True, False
+    for on, shape, dtype in product(DEVICES, SHAPES, DTYPES):
+        every = on == DEVICES[1] and dtype == "float32"
+        for batch in (1, 5, 10, 32, 128, 512) if every else (1, 10, 128) if dtype == "float32" else (5, 128):
+            yield on, Network.build(shape, dtype=dtype), "momentum", batch, dtype, True, False
     for i, (dtype, inputs, kind) in enumerate(product(DTYPES, INPUT_DTYPES, UPDATES)):
         network = Network.build((784, 100, 10), dtype=dtype, input_scale=1 / 255, l2=0.1 * (i % 2))
         yield DEVICES[1], network, kind, (5, 32)[i % 2], inputs, True, True
