@@ -49,7 +49,7 @@ compare: ## the lab's five epochs, in fastmlp and in PyTorch, five seeds, and th
 	python -m fastmlp.bench.compared README.md bench/results/compare/compare.json
 
 cuda-compile: ## compile every CUDA kernel for three architectures, without a GPU, and keep the table
-	$(HERE) fastmlp.bench.cuda_compile --out bench/results/cuda_compile.json
+	$(HERE) fastmlp.bench.cuda_compile --go-on --out bench/results/cuda_compile.json
 
 test-gpu: ## test the CUDA backend on a GPU, with compute-sanitizer where it is here (ten minutes)
 	$(HERE) fastmlp.bench.gpu_tests

@@ -7,8 +7,12 @@ launched, see `faults`. Where a wheel is missing it says which and ends with exi
 """
 
 import argparse
+import hashlib
 import importlib
 import importlib.util
+import inspect
+import json
+import linecache
 import multiprocessing
 import os
 import re
@@ -19,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,8 @@ from unittest import mock
 from fastmlp.bench import machine, results
 from fastmlp.kernels.cuda.variants import Variant
 from fastmlp.modelfile import write_then_rename
+
+Rows = dict[tuple[str, str], dict[str, Any]]
 
 __all__ = ["CAPABILITIES", "Compiled", "all_variants", "check", "compile_kernel", "faults", "main", "missing", "table"]
 
@@ -177,7 +183,7 @@ def compile_kernel(kernel: Any, signature: tuple, capability: tuple[int, int], b
     options = getattr(kernel, "targetoptions", {})
     with device_of(capability):
         code, _ = cuda.compile(
-            getattr(kernel, "py_func", kernel),
+            function_of(kernel),
             signature,
             cc=capability,
             device=False,
@@ -361,8 +367,30 @@ def grouped(sass: dict[str, int]) -> dict[str, int]:
 
 
 # --------------------------------------------------------------------------------------------------------- the check
-def check(name: str, capability: tuple[int, int]) -> dict[str, Any]:
-    """Compile one of `all_variants` and judge it: a row of the result."""
+def fingerprint(kernel: Any) -> str:
+    """A digest of a kernel's text, and of the modules of the backend that it imports."""
+    text = "".join(linecache.getlines(function_of(kernel).__code__.co_filename))
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(set(re.findall(r"from (fastmlp\.kernels\.cuda\.\w+) import", text))):
+        digest.update(inspect.getsource(importlib.import_module(name)).encode())
+    return digest.hexdigest()[:16]
+
+
+def function_of(kernel: Any) -> Any:
+    """The Python function of a dispatcher, or the function that was given."""
+    return getattr(kernel, "py_func", kernel)
+
+
+def check(name: str, capability: tuple[int, int], known: Rows | None = None) -> dict[str, Any]:
+    """Compile one of `all_variants` and judge it: a row of the result.
+
+    Parameters
+    ----------
+    name : str
+    capability : tuple of int
+    known : dict, optional
+        Rows of an earlier run by kernel and capability; one whose text is the same is taken over, and judged anew.
+    """
     variant = all_variants()[name]
     row: dict[str, Any] = {
         "kernel": name,
@@ -375,19 +403,27 @@ def check(name: str, capability: tuple[int, int]) -> dict[str, Any]:
     begin = time.perf_counter()
     try:
         kernel, signature = variant.build()
-        compiled = compile_kernel(kernel, signature, capability, (variant.threads, variant.blocks))
+        row["fingerprint"] = fingerprint(kernel)
+        old = (known or {}).get((name, row["capability"]), {})
+        if old.get("fingerprint") == row["fingerprint"] and "registers" in old:
+            compiled = Compiled(**{part.name: old[part.name] for part in fields(Compiled)})
+            row["seconds"] = old["seconds"]
+        else:
+            compiled = compile_kernel(kernel, signature, capability, (variant.threads, variant.blocks))
+            row["seconds"] = round(time.perf_counter() - begin, 2)
     except Exception as error:  # whatever the compiler raises is a fault of this kernel
         row["faults"] = [f"does not compile: {type(error).__name__}: {str(error).strip()}"]
         return row
     row |= asdict(compiled)
     if compiled.sass is not None:
         row["mix"] = grouped(compiled.sass)
-    row["seconds"] = round(time.perf_counter() - begin, 2)
     row["faults"] = faults(compiled, variant, capability)
     return row
 
 
-def check_all(names: Sequence[str], capabilities: Sequence[tuple[int, int]], jobs: int) -> Iterator[dict[str, Any]]:
+def check_all(
+    names: Sequence[str], capabilities: Sequence[tuple[int, int]], jobs: int, known: Rows
+) -> Iterator[dict[str, Any]]:
     """The rows of all, as they are done; each compute capability in processes of its own.
 
     A device function is compiled once in a process, for the device that it was first needed on.
@@ -396,12 +432,12 @@ def check_all(names: Sequence[str], capabilities: Sequence[tuple[int, int]], job
     # A forked process knows the variants already; nothing of CUDA has been started that it could not share.
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     for capability in capabilities:
-        tasks = [(name, capability) for name in names if variants[name].is_for(capability)]
+        tasks = [(name, capability, known) for name in names if variants[name].is_for(capability)]
         with context.Pool(min(jobs, max(1, len(tasks)))) as pool:
             yield from pool.imap(_check, tasks)
 
 
-def _check(task: tuple[str, tuple[int, int]]) -> dict[str, Any]:
+def _check(task: tuple[str, tuple[int, int], Rows]) -> dict[str, Any]:
     return check(*task)
 
 
@@ -433,12 +469,30 @@ def instructions(row: dict[str, Any]) -> tuple[int, str]:
     return sum(row["ptx"].values()), "PTX: " + ", ".join(f"{name} {count}" for name, count in few)
 
 
-def described(rows: list[dict[str, Any]], whole: bool) -> dict[str, Any]:
-    """The result, as it is kept."""
+def earlier(path: Path | None) -> Rows:
+    """The rows of a result file by kernel and capability, if it is there and comes from the same versions."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    if found.get("machine", {}).get("versions") != machine.versions():
+        return {}
+    return {(row["kernel"], row["capability"]): row for row in found["kernels"]}
+
+
+def described(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The result, as it is kept; ``left`` are the kernels that it lacks."""
+    done = {(row["kernel"], row["capability"]) for row in rows}
+    every = [
+        (name, f"sm_{major}{minor}")
+        for name, variant in all_variants().items()
+        for major, minor in CAPABILITIES
+        if variant.is_for((major, minor))
+    ]
     return {
         "format": results.FORMAT,
         "what": "compile check",
-        "whole": whole,
+        "left": [f"{name} for {capability}" for name, capability in every if (name, capability) not in done],
         "machine": machine.describe(),
         "kernels": rows,
     }
@@ -488,6 +542,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=int, default=machine.cores(), help="compile so many at once")
     parser.add_argument("--out", type=Path, help="the result, JSON; a table is written beside it, .md")
+    parser.add_argument("--go-on", action="store_true", help="keep what --out has of kernels whose text is the same")
     given = parser.parse_args(arguments)
     reason = missing()
     if reason is not None:
@@ -498,17 +553,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    known = earlier(given.out) if given.go_on else {}
+    kept = dict(known)
     rows: list[dict[str, Any]] = []
-    for row in check_all(names, given.capabilities, given.jobs):
+    for row in check_all(names, given.capabilities, given.jobs, known):
         rows.append(row)
+        kept[row["kernel"], row["capability"]] = row
         print(f"{row['kernel']}, {row['capability']}: {'; '.join(row['faults']) or 'ok'}", file=sys.stderr, flush=True)
         if given.out is not None:
-            results.save(described(rows, whole=False), given.out)
+            results.save(described(list(kept.values())), given.out)
+    if given.go_on:  # without what the dispatcher has no more
+        rows = [row for row in kept.values() if row["kernel"] in all_variants()]
     text = table(rows)
     print(text)
     if given.out is not None:
-        whole = not given.quick and given.only is None and given.capabilities == list(CAPABILITIES)
-        results.save(described(rows, whole), given.out)
+        results.save(described(rows), given.out)
         write_then_rename(given.out.with_suffix(".md"), (text + "\n").encode())
     return int(any(row["faults"] for row in rows))
 
