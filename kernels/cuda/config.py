@@ -88,3 +88,8 @@ CLUSTER_BYTES = 32
 FOLD_CYCLES = 5
 LOOSE_CYCLES = 2
 UPDATE_CYCLES = {"plain": 1, "momentum": 2, "nesterov": 3, "adam": 40}
+
+#: What that is compared with: a phase of tiled products with the barrier after it, in cycles, and the share of their
+#: products that the multiprocessors reach in small tiles.
+PHASE_CYCLES = 2000
+TILED_RATE = 0.5

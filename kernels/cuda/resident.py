@@ -16,7 +16,17 @@ from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.contract import INPUT_DTYPES
 from fastmlp.kernels.cuda import config, generate, memory
 from fastmlp.kernels.cuda.device import Device
-from fastmlp.kernels.cuda.resident_plan import CLUSTER, GRID, LOCAL, Limits, Plan, choose, is_aligned
+from fastmlp.kernels.cuda.resident_plan import (
+    CLUSTER,
+    GRID,
+    LOCAL,
+    Limits,
+    Plan,
+    choose,
+    cycles,
+    is_aligned,
+    tiled_cycles,
+)
 from fastmlp.kernels.cuda.resident_text import PARAMETERS, text
 from fastmlp.kernels.cuda.variants import Variant
 from fastmlp.kernels.losses import OUTPUTS
@@ -61,14 +71,18 @@ def plan_for(
 
 
 def suits(device: Device, network: Network, rule: Rule, batch_size: int, samples: np.dtype) -> bool:
-    """Whether such batches are for the persistent epoch: small ones, of a network that stays resident."""
+    """Whether such batches are for the persistent epoch: where the network stays resident, and the model says that
+    tiled products and the barriers between them would take longer.
+    """
     if batch_size > config.RESIDENT_BATCH:
         return False
     aligned = is_aligned(network, samples)
-    return all(
+    plans = [
         choose(limits(device), network, rule.kind, batch_size, str(samples), labels, True, aligned)
         for labels in (True, False)
-    )
+    ]
+    most = tiled_cycles(limits(device), network, batch_size)
+    return all(plan is not None and cycles(plan) <= most for plan in plans)
 
 
 def train_epoch(

@@ -387,6 +387,15 @@ def slice_cycles(plan: Plan) -> float:
     return 2 * config.GRID_TRIP + volume / config.L2_BYTES
 
 
+def tiled_cycles(limits: Limits, network: Network, batch: int) -> float:
+    """Cycles of a step by tiled products, by a model as rough: phases with a barrier of the grid after each, and the
+    products of all three passes at a share of what the multiprocessors can do.
+    """
+    phases = 3 * network.layers
+    rate = 4 * WARP * limits.multiprocessors * config.TILED_RATE / (np.dtype(network.dtype).itemsize // 4)
+    return phases * config.PHASE_CYCLES + 3 * batch * network.multiply_adds / rate
+
+
 def candidates(base: Plan, limits: Limits) -> Iterator[Plan]:
     """All ways to lay out a network, batch and rule that are worth a look."""
     hidden = base.sizes[1]

@@ -566,7 +566,7 @@ class Writer:
             piece = f"{u(plan.offsets['raw'] * words // 16)} + (b * {u(per_row)} + v) * {u(words)}"
             t(f"{', '.join(f'r{i}' for i in range(words))} = load_shared(raw_vectors, {piece})")
             if plan.inputs == "uint8":
-                given = [f"(r{i // 4} >> {u(8 * (i % 4))} & {u(255)})" for i in range(16)]
+                given = [f"uint32(r{i // 4} >> {u(8 * (i % 4))} & {u(255)})" for i in range(16)]
             else:
                 given = [f"r{i}" for i in range(words)]
             if numbers < plan.vector:  # float64 samples of a float32 network

@@ -233,6 +233,16 @@ def test_wide_networks_take_the_next_path():
     assert not resident.suits(device, lab, RULES[1], config.RESIDENT_BATCH + 1, np.dtype("uint8"))
 
 
+def test_the_rule_between_the_paths_follows_the_model(monkeypatch):
+    device = SimpleNamespace(
+        compute_capability=(9, 0), multiprocessors=132, shared_memory=227 * 1024, registers_per_multiprocessor=65_536
+    )
+    lab = Network.build((784, 100, 10))
+    for phase, expected in ((0, False), (1_000_000, True)):
+        monkeypatch.setattr(config, "PHASE_CYCLES", phase)
+        assert resident.suits(device, lab, RULES[1], 10, np.dtype("uint8")) is expected
+
+
 def test_parts_of_shared_memory_do_not_overlap():
     for sizes, batch in (((784, 100, 10), 10), ((33, 31, 17, 9, 5), 7), ((9, 2), 3)):
         plan = chosen(sizes, batch)
