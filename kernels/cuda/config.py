@@ -29,6 +29,10 @@ TILE_DEPTHS = {"float32": (16, 32), "float64": (8, 16)}
 TILE_SUM_BYTES = 256
 TILE_ROWS = 128
 
+#: Registers of a thread for its sums and for each vector that it loads in a round; with more, the compiler spilled.
+LOAD_REGISTERS = 8
+TILE_REGISTERS = 104
+
 #: Bytes of shared memory for a tile: enough for 128 x 128 sums in float32, and half of what sm_80 has.
 TILE_SHARED = 80 * 1024
 

@@ -116,7 +116,7 @@ def candidates(
                 if down > tall or (across * micro_columns) % vector or (by_columns and down * micro_rows % vector):
                     continue
                 tile = Tile(down * micro_rows, across * micro_columns, depth, micro_rows, micro_columns, shape.method)
-                if fits(tile, dtype):
+                if fits(tile, dtype, shape.threads):
                     yield tile
 
 
@@ -138,10 +138,12 @@ def micros(dtype: str, method: str) -> list[tuple[int, int]]:
     return [(i, j) for i, j in held if i * j * ITEMSIZE[dtype] <= config.TILE_SUM_BYTES * lanes]
 
 
-def fits(tile: Tile, dtype: str) -> bool:
-    """Whether a block has shared memory for a tile, however its operands come."""
+def fits(tile: Tile, dtype: str, threads: int) -> bool:
+    """Whether a block has shared memory, and a thread registers, for a tile, however its operands come."""
     most = max(shared_size(tile, dtype, first, second) for first in (True, False) for second in (True, False))
-    return most * ITEMSIZE[dtype] <= config.TILE_SHARED
+    vectors = [-(-n * tile.depth // (VECTOR[dtype] * threads)) for n in (tile.rows, tile.columns)]
+    registers = tile.held * ITEMSIZE[dtype] // 4 + config.LOAD_REGISTERS * sum(vectors)
+    return most * ITEMSIZE[dtype] <= config.TILE_SHARED and registers <= config.TILE_REGISTERS
 
 
 @lru_cache(maxsize=1024)
