@@ -44,8 +44,8 @@ def backend() -> str:
 
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_one_pass(compiled, hidden):
-    """Every 111th of the product, from another start for each activation."""
-    chosen = list(option_product(hidden))[HIDDEN.index(hidden) * 23 :: 111]
+    """Every 167th of the product, from another start for each activation."""
+    chosen = list(option_product(hidden))[HIDDEN.index(hidden) * 23 :: 167]
     for what, problem in chosen:
         check_one_pass(compiled, problem, what)
 
@@ -53,10 +53,10 @@ def test_one_pass(compiled, hidden):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_epochs(compiled, hidden, path):
-    """Every 61st of the product: prime to the number of choices of each option."""
+    """Every 97th of the product: prime to the number of choices of each option."""
     choices = list(enumerate(product(OUTPUT_LOSSES, (True, False), DTYPES, (0.0, 0.2), RULES)))
-    start = (11 * HIDDEN.index(hidden) + 31 * PATHS.index(path)) % 61
-    for i, ((output, loss), bias, dtype, l2, rule) in choices[start::61]:
+    start = (11 * HIDDEN.index(hidden) + 31 * PATHS.index(path)) % 97
+    for i, ((output, loss), bias, dtype, l2, rule) in choices[start::97]:
         inputs, batch_size = INPUTS[i % 3], (3, 4, 7, 9)[i % 7 % 4]
         network = Network.build(
             SHAPES[i % len(SHAPES)], hidden, output, loss, bias=bias, dtype=dtype, l2=l2, **pixels(inputs)
