@@ -31,7 +31,7 @@ TILE_ROWS = 128
 
 #: Registers of a thread for its sums and for each vector that it loads in a round; with more, the compiler spilled.
 LOAD_REGISTERS = 8
-TILE_REGISTERS = 104
+TILE_REGISTERS = 96
 
 #: Bytes of shared memory for a tile: enough for 128 x 128 sums in float32, and half of what sm_80 has.
 TILE_SHARED = 80 * 1024
@@ -64,9 +64,10 @@ FLOAT64_METHOD = "fma"
 #: use the GPU better.
 RESIDENT_BATCH = 768
 
-#: Threads of a block at most, and registers of a thread by the plan's own estimate, which is some dozens low.
+#: Threads of a block at most, and registers of a thread beyond the plan's own estimate, which is low: with fewer to
+#: spare, the compile check found spills.
 RESIDENT_THREADS = 512
-RESIDENT_REGISTERS = 208
+RESIDENT_SPARE = 40
 
 #: Units of a thread, and vectors of each, that are tried.
 RESIDENT_ROWS = (1, 2, 3, 4, 5, 6, 7, 8)

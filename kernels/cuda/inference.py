@@ -4,7 +4,7 @@ All arrays are on the device, and flat; results go into arrays that are given.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any
 
@@ -115,12 +115,17 @@ def update_signature(kind: str, dtype: str) -> tuple:
     )
 
 
+def update_built(kind: str, dtype: str) -> tuple[Any, tuple]:
+    """A rule's kernel and its signature."""
+    return update_kernel(kind, dtype), update_signature(kind, dtype)
+
+
 def variants() -> Iterator[Variant]:
     """Kernels for the compile check: each job for the usual networks, each option, and each rule."""
     for kind, dtype in product(UPDATES, DTYPES):
         yield Variant(
             f"update {kind} {dtype}",
-            lambda kind=kind, dtype=dtype: (update_kernel(kind, dtype), update_signature(kind, dtype)),
+            partial(update_built, kind, dtype),
             dtype,
             UPDATE_THREADS,
         )

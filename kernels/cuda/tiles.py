@@ -105,7 +105,8 @@ class Text(generate.Text):
 
 def names_in(text: str) -> tuple[set[str], set[str]]:
     """The names that a text assigns, and those that it reads."""
-    assigned, taken = set(), set()
+    assigned: set[str] = set()
+    taken: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             taken.add(node.target.id)
