@@ -24,9 +24,10 @@ LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
 BATCHES = (1, 5, 10, 32, 128, 512, 4096, 10_000)
 FEW_BATCHES = (5, 128, 10_000)
 #: Those of the suites on a GPU, the ones that matter most first: time may run out. TF32 is tried from where there are
-#: products large enough for it.
+#: products large enough for it; our three terms of it from where the kernels of large batches begin.
 GPU_BATCHES = (5, 10, 128, 10_000, 32, 1, 1024, 512, 4096, 60_000)
 LEAST_TF32 = 32
+LEAST_TF32X3 = 512
 GPU_NETWORKS = ((784, 256, 128, 10), (784, 1000, 1000, 10))
 PLAIN = Rule("plain", learning_rate=0.01)
 #: The other networks that must not fall behind, as (sizes, loss); the rest as for the headline.
@@ -101,6 +102,8 @@ def _networks() -> list[tuple[Work, tuple[str, ...]]]:
 
 def _on_gpu(batch_size: int, **changes: Any) -> tuple[Work, tuple[str, ...]]:
     contenders = (*ON_GPU, *(ON_GPU_TF32 if batch_size >= LEAST_TF32 else ()))
+    if batch_size >= LEAST_TF32X3:
+        contenders += ("fastmlp-cuda-tf32x3",)
     return on_mnist(batch_size=batch_size, **changes), contenders
 
 
