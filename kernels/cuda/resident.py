@@ -173,7 +173,7 @@ def variants() -> Iterator[Variant]:
     quick = {(8, 0): GRID, (9, 0): CLUSTER, (10, 0): LOCAL}  # compiled by the tests: one for each capability
     for on, network, kind, batch, inputs, labels, errors in cases():
         plan = choose(on, network, kind, batch, inputs, labels, errors, is_aligned(network, np.dtype(inputs)))
-        if plan is None or (on, plan) in seen:
+        if plan is None or cycles(plan) > tiled_cycles(on, network, batch) or (on, plan) in seen:
             continue
         seen.add((on, plan))
         shape, capability = "-".join(map(str, network.sizes)), "".join(map(str, on.compute_capability))

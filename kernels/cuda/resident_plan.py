@@ -25,7 +25,8 @@ WARP = 32
 MOST_KEPT, MOST_SUMS = 48, 32  #: registers of a thread for samples that it keeps, and for sums
 PLACES = 4  #: steps, the present one included, whose samples' indices are known
 IN_FLIGHT = 20  #: words at most that a thread asks for at once before it looks at them
-OTHER_REGISTERS = 48  #: of a thread, for addresses and what is passing
+MOST_REGISTERS = 255  #: of a thread
+OTHER_REGISTERS = 20  #: of a thread, for addresses and what is passing; and 3½ more for each of up to 8 samples
 LOCAL, CLUSTER, GRID = "local", "cluster", "grid"  #: how blocks exchange: not at all (one block), in a cluster, in L2
 
 
@@ -317,7 +318,8 @@ class Plan:
         weights = self.rows * self.vectors * self.vector
         sums = max(self.together * self.rows, weights)
         kept = self.samples * self.vectors * self.vector if self.keeps_samples else self.vector
-        return self.words * (weights * (1 + self.slots) + sums + kept) + OTHER_REGISTERS
+        others = OTHER_REGISTERS + 7 * min(8, self.samples) // 2
+        return self.words * (weights * (1 + self.slots) + sums + kept) + others
 
     def place(self, layer: int) -> tuple[int, int, int]:
         """Units, first weight and stride of a layer in the flat array, layers counted from 1."""
@@ -328,13 +330,12 @@ class Plan:
 # ------------------------------------------------------------------------------------------------------- choosing
 def fits(plan: Plan, limits: Limits) -> bool:
     """Whether all blocks of a plan can be on the device at the same time, one on a multiprocessor."""
-    registers = -(-plan.registers // 8) * 8 * plan.threads
+    a_thread = min(MOST_REGISTERS, limits.registers // plan.threads // 8 * 8)
     return (
         plan.blocks <= limits.multiprocessors
         and plan.threads <= config.RESIDENT_THREADS
         and plan.shared_bytes <= limits.shared_memory
-        and plan.registers <= config.RESIDENT_REGISTERS
-        and registers <= limits.registers
+        and plan.registers + config.RESIDENT_SPARE <= a_thread
         and plan.exchange_words < 2**31
         and plan.gradient_numbers < 2**31
     )
@@ -408,7 +409,7 @@ def candidates(base: Plan, limits: Limits) -> Iterator[Plan]:
             p = replace(base, rows=rows, lanes=lanes, vectors=vectors, groups=groups, slices=1, exchange=GRID)
             if p.pieces * p.rows * p.lanes < WARP and vectors > 1:
                 break  # fewer pieces than lanes: more vectors only leave lanes idle
-            if p.threads > config.RESIDENT_THREADS or p.registers > config.RESIDENT_REGISTERS:
+            if p.threads > config.RESIDENT_THREADS or p.registers + config.RESIDENT_SPARE > MOST_REGISTERS:
                 continue
             yield from exchanges(p, limits)
 
