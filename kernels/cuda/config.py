@@ -31,7 +31,7 @@ TILE_ROWS = 128
 
 #: Registers of a thread for its sums and for each vector that it loads in a round; with more, the compiler spilled.
 LOAD_REGISTERS = 8
-TILE_REGISTERS = 96
+TILE_REGISTERS = {"float32": 88, "float64": 96}
 
 #: Bytes of shared memory for a tile: enough for 128 x 128 sums in float32, and half of what sm_80 has.
 TILE_SHARED = 80 * 1024

@@ -143,7 +143,7 @@ def fits(tile: Tile, dtype: str, threads: int) -> bool:
     most = max(shared_size(tile, dtype, first, second) for first in (True, False) for second in (True, False))
     vectors = [-(-n * tile.depth // (VECTOR[dtype] * threads)) for n in (tile.rows, tile.columns)]
     registers = tile.held * ITEMSIZE[dtype] // 4 + config.LOAD_REGISTERS * sum(vectors)
-    return most * ITEMSIZE[dtype] <= config.TILE_SHARED and registers <= config.TILE_REGISTERS
+    return most * ITEMSIZE[dtype] <= config.TILE_SHARED and registers <= config.TILE_REGISTERS[dtype]
 
 
 @lru_cache(maxsize=1024)
