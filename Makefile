@@ -1,8 +1,12 @@
 # What developers type. `make` alone lists it.
 .PHONY: help install test lint notebook bench bench-quick bench-kernels bench-compare readme compare
+.PHONY: cuda-compile test-gpu bench-gpu
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
 AGAINST ?=
+PYTHON ?= python3
+# From the checkout, installed or not: a machine with a GPU and no network has what it has.
+HERE = PYTHONPATH=$(CURDIR) $(PYTHON) -m
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,3 +47,12 @@ readme: ## rewrite the tables of README.md and bench/RESULTS.md from the committ
 compare: ## the lab's five epochs, in fastmlp and in PyTorch, three seeds, and the README's table of them (40 minutes)
 	fastmlp compare --epochs 5 --batch-size 5 --seeds 3 --out bench/results/compare
 	python -m fastmlp.bench.compared README.md bench/results/compare/compare.json
+
+cuda-compile: ## compile every CUDA kernel for three architectures, without a GPU, and keep the table
+	$(HERE) fastmlp.bench.cuda_compile --go-on --out bench/results/cuda_compile.json
+
+test-gpu: ## test the CUDA backend on a GPU, with compute-sanitizer where it is here (ten minutes)
+	$(HERE) fastmlp.bench.gpu_tests
+
+bench-gpu: ## measure on a GPU, against PyTorch and JAX there (ten minutes; again to go on where it ended)
+	$(HERE) fastmlp.bench.gpu_bench

@@ -2,12 +2,16 @@
 
 ``python -m fastmlp.bench.accuracy_programs`` reads what to do from a JSON line on standard input: the program, its
 settings, a seed, the folder with MNIST as torchvision lays it out, and the accuracy to end at. After each epoch it
-tests, and prints a JSON line with the epoch and the accuracy.
+tests, and prints a JSON line with the epoch, the accuracy, and the seconds of all training so far: calls that train
+alone, without imports, data, what fastmlp compiles, and tests.
 """
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,32 +21,45 @@ SIZES = (784, 100, 10)
 Settings = dict[str, Any]
 
 
+class Stopwatch:
+    """Seconds that a program has trained."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """It runs within the block."""
+        begin = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - begin
+
+
+TRAINING = Stopwatch()
+
+
 def rates(settings: Settings) -> list[float]:
     """The learning rate of each epoch: the same for all, or falling linearly, to reach zero after the last."""
     rate, epochs = settings["learning_rate"], settings["epochs"]
     return [rate * (1 - epoch / epochs) if settings["decline"] else rate for epoch in range(epochs)]
 
 
-def fastmlp(settings: Settings, seed: int, folder: str) -> Iterator[float]:
+def fastmlp(settings: Settings, seed: int, folder: str, backend: str = "cpu") -> Iterator[float]:
     """fastmlp, from uint8 pixels."""
     from fastmlp import Mlp, Sgd, data
 
     mnist = data.mnist(folder)
-    mlp = Mlp(SIZES, "relu", seed=seed, input_scale=1 / 255, input_shift=settings["shift"])
+    train, test = (mnist.train_images, mnist.train_labels), (mnist.test_images, mnist.test_labels)
+    mlp = Mlp(SIZES, "relu", seed=seed, input_scale=1 / 255, input_shift=settings["shift"], backend=backend)
     for rate in rates(settings):
         optimizer = Sgd(rate, settings["momentum"])
-        mlp.fit(
-            mnist.train_images,
-            mnist.train_labels,
-            epochs=1,
-            batch_size=settings["batch_size"],
-            optimizer=optimizer,
-            progress=False,
-        )
-        yield mlp.evaluate(mnist.test_images, mnist.test_labels).accuracy
+        with TRAINING.running():
+            mlp.fit(*train, epochs=1, batch_size=settings["batch_size"], optimizer=optimizer, progress=False)
+        TRAINING.seconds -= mlp.compile_seconds
+        yield mlp.evaluate(*test).accuracy
 
 
-def torch_parts(settings: Settings, seed: int, fused: bool) -> tuple:
+def torch_parts(settings: Settings, seed: int, fused: bool, device: str = "cpu") -> tuple:
     """PyTorch, the lab's network, its loss and its optimiser."""
     import torch
 
@@ -52,6 +69,7 @@ def torch_parts(settings: Settings, seed: int, fused: bool) -> tuple:
     torch.manual_seed(seed)
     n_in, hidden, n_out = SIZES
     model = torch.nn.Sequential(torch.nn.Linear(n_in, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, n_out))
+    model.to(device)
     criterion = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(
         model.parameters(), settings["learning_rate"], momentum=settings["momentum"], fused=fused or None
@@ -73,10 +91,11 @@ def torch_dataloader(settings: Settings, seed: int, folder: str) -> Iterator[flo
     tests = torch.utils.data.DataLoader(test, batch_size=max(settings["batch_size"], 100))
     for rate in rates(settings):
         optimizer.param_groups[0]["lr"] = rate
-        for images, labels in batches:
-            optimizer.zero_grad()
-            criterion(model(images.flatten(1)), labels).backward()
-            optimizer.step()
+        with TRAINING.running():
+            for images, labels in batches:
+                optimizer.zero_grad()
+                criterion(model(images.flatten(1)), labels).backward()
+                optimizer.step()
         right = 0
         with torch.no_grad():
             for images, labels in tests:
@@ -84,33 +103,37 @@ def torch_dataloader(settings: Settings, seed: int, folder: str) -> Iterator[flo
         yield right / len(test)
 
 
-def torch_preloaded(settings: Settings, seed: int, folder: str) -> Iterator[float]:
+def torch_preloaded(settings: Settings, seed: int, folder: str, device: str = "cpu") -> Iterator[float]:
     """PyTorch with all images as one tensor, gathered by a random order, and the fused optimiser."""
-    torch, model, criterion, optimizer = torch_parts(settings, seed, fused=True)
+    torch, model, criterion, optimizer = torch_parts(settings, seed, True, device)
     from torchvision import datasets
 
+    wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else lambda: None
     (X, y), (test_X, test_y) = (
-        (found.data.flatten(1).float().div_(255).add_(settings["shift"]), found.targets)
+        (found.data.flatten(1).float().div_(255).add_(settings["shift"]).to(device), found.targets.to(device))
         for found in (datasets.MNIST(folder, train=train) for train in (True, False))
     )
     for rate in rates(settings):
         optimizer.param_groups[0]["lr"] = rate
-        for batch in torch.randperm(len(X)).split(settings["batch_size"]):
-            optimizer.zero_grad()
-            criterion(model(X[batch]), y[batch]).backward()
-            optimizer.step()
+        with TRAINING.running():
+            for batch in torch.randperm(len(X), device=device).split(settings["batch_size"]):
+                optimizer.zero_grad()
+                criterion(model(X[batch]), y[batch]).backward()
+                optimizer.step()
+            wait()
         with torch.inference_mode():
             yield (model(test_X).argmax(1) == test_y).float().mean().item()
 
 
-def jax_scan(settings: Settings, seed: int, folder: str) -> Iterator[float]:
+def jax_scan(settings: Settings, seed: int, folder: str, platform: str = "cpu") -> Iterator[float]:
     """JAX, an epoch a call: one compiled scan over a random order of the images."""
     import jax
     import numpy as np
 
     from fastmlp import data
 
-    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_platforms", platform)
+    jax.config.update("jax_default_matmul_precision", "float32")
     mnist = data.mnist(folder)
     X, test_X = (
         jax.numpy.asarray(images.astype(np.float32) * np.float32(1 / 255) + np.float32(settings["shift"]))
@@ -147,7 +170,9 @@ def jax_scan(settings: Settings, seed: int, folder: str) -> Iterator[float]:
     test = jax.jit(lambda parameters: (logits(parameters, test_X).argmax(1) == test_y).mean())
     for rate in rates(settings):
         order = rng.permutation(len(X))[: steps * B].reshape(steps, B)
-        parameters, velocity = epoch(parameters, velocity, jax.numpy.asarray(order), np.float32(rate))
+        with TRAINING.running():
+            trained = epoch(parameters, velocity, jax.numpy.asarray(order), np.float32(rate))
+            parameters, velocity = jax.block_until_ready(trained)
         yield float(test(parameters))
 
 
@@ -158,6 +183,9 @@ PROGRAMS: dict[str, tuple[str, str, Callable[[Settings, int, str], Iterator[floa
     "torch-preloaded": ("PyTorch, data in memory", "torch", torch_preloaded),
     "torch-dataloader": ("PyTorch, DataLoader", "torch", torch_dataloader),
     "lab": ("the lab's PyTorch program as it stands", "torch", torch_dataloader),
+    "fastmlp-cuda": ("fastmlp CUDA", "fastmlp", partial(fastmlp, backend="cuda")),
+    "jax-cuda": ("JAX CUDA, one scan an epoch", "jax", partial(jax_scan, platform="cuda")),
+    "torch-cuda": ("PyTorch CUDA, data on the device", "torch", partial(torch_preloaded, device="cuda")),
 }
 
 
@@ -166,7 +194,8 @@ def main() -> None:
     asked = json.loads(sys.stdin.readline())
     program = PROGRAMS[asked["program"]][2]
     for epoch, accuracy in enumerate(program(asked["settings"], asked["seed"], asked["folder"]), 1):
-        print(json.dumps({"epoch": epoch, "accuracy": accuracy}), flush=True)
+        told = {"epoch": epoch, "accuracy": accuracy, "training": round(TRAINING.seconds, 4)}
+        print(json.dumps(told), flush=True)
         if accuracy >= asked["enough"]:
             break
 

@@ -64,6 +64,8 @@ class Contender:
     dtype: ClassVar[str | None] = None
     #: The name of its arithmetic, where that is coarser than its dtype.
     arithmetic: ClassVar[str | None] = None
+    #: Seconds that its device took for the last `run`, by the device's own clock; None where that is not told.
+    device_seconds: float | None = None
 
     def __init__(self, work: Work, settings: Settings) -> None:
         self.work = work

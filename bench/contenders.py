@@ -12,16 +12,25 @@ from fastmlp.bench.with_fastmlp import (
     FastmlpCpu,
     FastmlpCpuPixels,
     FastmlpCuda,
+    FastmlpCudaPixels,
+    FastmlpCudaTf32x3,
     FastmlpLab,
     FastmlpLabFloat32,
     FastmlpNumpy,
     with_threads,
 )
-from fastmlp.bench.with_jax import Jax
+from fastmlp.bench.with_jax import Jax, JaxCuda, JaxCudaTf32
 from fastmlp.bench.with_numpy import NumpyLab
 from fastmlp.bench.with_sklearn import ScikitLearn
-from fastmlp.bench.with_torch import TorchAutocast, TorchCompiled, TorchCuda, TorchEager, TorchFused
+from fastmlp.bench.with_torch import TorchAutocast, TorchCompiled, TorchEager, TorchFused
 from fastmlp.bench.with_torch_by_hand import TorchByHand
+from fastmlp.bench.with_torch_cuda import (
+    TorchCuda,
+    TorchCudaCompiled,
+    TorchCudaCompiledGraph,
+    TorchCudaGraph,
+    with_tf32,
+)
 from fastmlp.kernels.names import unknown_name
 
 __all__ = ["CONTENDERS", "THREADS", "contender"]
@@ -36,6 +45,8 @@ CONTENDERS: dict[str, type[Contender]] = {
     "fastmlp-cpu-uint8": FastmlpCpuPixels,
     "fastmlp-numpy": FastmlpNumpy,
     "fastmlp-cuda": FastmlpCuda,
+    "fastmlp-cuda-uint8": FastmlpCudaPixels,
+    "fastmlp-cuda-tf32x3": FastmlpCudaTf32x3,
     **{f"fastmlp-threads-{count}": with_threads(count) for count in THREADS},
     "fastmlp-predict": FastmlpPredict,
     "fastmlp-lab": FastmlpLab,
@@ -47,10 +58,19 @@ CONTENDERS: dict[str, type[Contender]] = {
     "torch-by-hand": TorchByHand,
     "torch-bf16": TorchAutocast,
     "torch-cuda": TorchCuda,
+    "torch-cuda-graph": TorchCudaGraph,
+    "torch-cuda-compiled": TorchCudaCompiled,
+    "torch-cuda-compiled-graph": TorchCudaCompiledGraph,
+    "torch-cuda-tf32": with_tf32(TorchCuda),
+    "torch-cuda-graph-tf32": with_tf32(TorchCudaGraph),
+    "torch-cuda-compiled-tf32": with_tf32(TorchCudaCompiled),
+    "torch-cuda-compiled-graph-tf32": with_tf32(TorchCudaCompiledGraph),
     "torch-predict": TorchPredictEager,
     "torch-predict-compiled": TorchPredictCompiled,
     "torch-predict-by-hand": TorchPredictByHand,
     "jax": Jax,
+    "jax-cuda": JaxCuda,
+    "jax-cuda-tf32": JaxCudaTf32,
     "scikit-learn": ScikitLearn,
 }
 

@@ -17,7 +17,10 @@ __all__ = ["PACKAGES", "cores", "describe", "load"]
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Packages whose versions are recorded where they are installed.
-PACKAGES = ("numpy", "numba", "llvmlite", "torch", "jax", "jaxlib", "scikit-learn")
+PACKAGES = (
+    *("numpy", "numba", "llvmlite", "torch", "jax", "jaxlib", "scikit-learn"),
+    *("numba-cuda", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink", "triton", "jax-cuda13-plugin"),
+)
 
 
 def describe() -> dict[str, Any]:

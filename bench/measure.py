@@ -37,7 +37,8 @@ __all__ = [
 #: By how much a loss may differ from the oracle's, which computes in float64: of its size, or of 1 where it is smaller.
 #: Autocast to bfloat16 rounds a logit, of order 1, by 2⁻⁹; the loss moves by twice that at most, and the roundings of
 #: inputs and weights, of either sign, average out in the sums before. (A contender that learns nothing is off by 1e-2.)
-TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "bfloat16": 2**-8}
+#: TF32 cuts each factor of a product by up to 2⁻¹⁰ of it, always towards zero, so that the sums before are no help.
+TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "bfloat16": 2**-8, "tf32": 2**-9}
 
 TRIAL_SAMPLES = 10_000  #: what a trial of settings trains on, …
 TRIAL_STEPS = (2, 100)  #: … in steps of at least and at most so many
@@ -292,6 +293,7 @@ def measure_work(
     target: float = 0.1,
     longest: float = 1.0,
     steps: int | None = None,
+    whole_epochs: bool = False,
     patience: float = float("inf"),
     progress: Progress = _silent,
 ) -> dict[str, Any]:
@@ -309,6 +311,8 @@ def measure_work(
         As for `choose_steps`.
     steps : int, optional
         Of a turn, in place of that choice.
+    whole_epochs : bool, default False
+        Whether a turn that would be longer than an epoch is cut to whole ones.
     patience : float, optional
         Seconds after which no further setting of a contender is tried; by default all are.
     progress : callable, optional
@@ -320,7 +324,8 @@ def measure_work(
     dict
         ``work``, ``steps`` and ``warm`` (untimed ones before them) of a turn, ``rounds``; ``contenders``: for each its
         label, family, version, chosen settings, trials and the number of settings
-        untried (if any), loss_difference, and raw ``seconds`` of each round;
+        untried (if any), loss_difference, and raw ``seconds`` of each round, with ``device_seconds`` beside them where
+        a device's own clock told them;
         ``missing`` and ``refused``: reasons.
     """
     expected = expected_of(work)
@@ -339,8 +344,10 @@ def measure_work(
     if not present:
         return result
     steps = steps or choose_steps(present, target, longest)
+    if whole_epochs and steps > work.batches:
+        steps -= steps % work.batches
     warm = max(1, steps // 10)
-    seconds = run_rounds(present, crew, rounds, steps, warm, progress)
+    times = run_rounds(present, crew, rounds, steps, warm, progress)
     for entrant in present:
         result["contenders"][entrant.name] = {
             "label": entrant.kind.label or entrant.name,
@@ -349,28 +356,29 @@ def measure_work(
             "settings": entrant.settings,
             "trials": entrant.trials,
             **entrant.record,
-            "seconds": seconds[entrant.name],
+            **times[entrant.name],
         }
     return {**result, "steps": steps, "warm": warm}
 
 
 def run_rounds(
     entrants: Sequence[Entrant], crew: Crew, rounds: int, steps: int, warm: int, progress: Progress
-) -> dict[str, list[float]]:
-    """Everybody in turn, round after round: the seconds of each.
+) -> dict[str, dict[str, list[float]]]:
+    """Everybody in turn, round after round: the seconds of each, of its device too where that tells them.
 
     The order changes from round to round, so that nobody always runs on caches and clock rates left by the same one.
     """
-    seconds: dict[str, list[float]] = {entrant.name: [] for entrant in entrants}
+    times: dict[str, dict[str, list[float]]] = {entrant.name: {"seconds": []} for entrant in entrants}
     shuffle = random.Random(0).shuffle
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}, {steps:,} steps each")
         turns = list(entrants)
         shuffle(turns)
         for entrant in turns:
-            worker = entrant.worker(crew, entrant.settings)
-            seconds[entrant.name].append(worker.ask("time", steps=steps, warm=warm)["seconds"])
-    return seconds
+            answer = entrant.worker(crew, entrant.settings).ask("time", steps=steps, warm=warm)
+            for clock, seconds in answer.items():
+                times[entrant.name].setdefault(clock, []).append(seconds)
+    return times
 
 
 def measure_suite(
@@ -451,6 +459,7 @@ def measure_job(work: Work, names: Sequence[str], crew: Crew, suite: Suite, prog
         rounds=suite.rounds,
         target=suite.target,
         longest=suite.longest,
+        whole_epochs=suite.whole_epochs,
         patience=suite.patience,
         progress=tell,
     )

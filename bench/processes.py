@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -43,9 +44,12 @@ class Worker:
     ----------
     cores : int, optional
         On how many cores it may run; by default on all that this process has.
+    limit : float, optional
+        Seconds that an answer may take, after which it is ended; by default any.
     """
 
-    def __init__(self, cores: int | None = None) -> None:
+    def __init__(self, cores: int | None = None, limit: float | None = None) -> None:
+        self._limit = limit
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         command = python("worker", *([] if cores is None else [str(cores)]))
         self._process = subprocess.Popen(
@@ -72,6 +76,7 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
+            self._wait()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
@@ -89,6 +94,14 @@ class Worker:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
 
+    def _wait(self) -> None:
+        """Until there is an answer, or the process has ended; or end it, if that takes too long."""
+        answers = self._process.stdout
+        assert answers is not None
+        if self._limit is not None and not select.select([answers], [], [], self._limit)[0]:
+            self._process.kill()
+            raise WorkerDied(f"no answer within {self._limit:g} s")
+
     def _signal(self, name: str) -> None:
         if CAN_STOP and self._process.poll() is None:
             self._process.send_signal(getattr(signal, name))
@@ -101,9 +114,16 @@ class Worker:
 
 
 class Crew:
-    """The processes of one run, a context that ends them all. They are reused from work to work."""
+    """The processes of one run, a context that ends them all. They are reused from work to work.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    limit : float, optional
+        Seconds that an answer may take; by default any.
+    """
+
+    def __init__(self, limit: float | None = None) -> None:
+        self._limit = limit
         self._workers: dict[tuple[str, int | None], Worker] = {}
 
     def __enter__(self) -> "Crew":
@@ -116,7 +136,7 @@ class Crew:
     def worker(self, name: str, cores: int | None = None) -> Worker:
         """The contender's process; one for each number of cores that is asked for."""
         if (name, cores) not in self._workers:
-            self._workers[name, cores] = Worker(cores)
+            self._workers[name, cores] = Worker(cores, self._limit)
         return self._workers[name, cores]
 
     def dismiss(self, name: str) -> None:

@@ -14,12 +14,21 @@ TORCH = ("torch-eager", "torch-fused", "torch-compiled")
 RIVALS = (*TORCH, "torch-by-hand", "jax", "scikit-learn", "fastmlp-numpy")
 FEW = (OURS, *TORCH[:2], "torch-by-hand", "jax")  #: without what PyTorch compiles, which takes its time
 PREDICTORS = ("fastmlp-predict", "torch-predict", "torch-predict-compiled", "torch-predict-by-hand")
+ON_GPU = ("fastmlp-cuda", "torch-cuda", "torch-cuda-graph", "jax-cuda")
+ON_GPU_TF32 = ("torch-cuda-tf32", "torch-cuda-graph-tf32", "jax-cuda-tf32")
+COMPILED_ON_GPU = ("torch-cuda-compiled", "torch-cuda-compiled-graph")
 THREADED = (*(f"fastmlp-threads-{count}" for count in THREADS), OURS)
 LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
 
 #: The batch sizes of the headline.
 BATCHES = (1, 5, 10, 32, 128, 512, 4096, 10_000)
 FEW_BATCHES = (5, 128, 10_000)
+#: Those of the suites on a GPU, the ones that matter most first: time may run out. TF32 is tried from where there are
+#: products large enough for it; our three terms of it from where the kernels of large batches begin.
+GPU_BATCHES = (5, 10, 128, 10_000, 32, 1, 1024, 512, 4096, 60_000)
+LEAST_TF32 = 32
+LEAST_TF32X3 = 512
+GPU_NETWORKS = ((784, 256, 128, 10), (784, 1000, 1000, 10))
 PLAIN = Rule("plain", learning_rate=0.01)
 #: The other networks that must not fall behind, as (sizes, loss); the rest as for the headline.
 NETWORKS = (
@@ -53,6 +62,8 @@ class Suite:
         Seconds after which no further setting of a rival is tried for a work; by default all are.
     ceiling : bool, default True
         Whether PyTorch's matrix product is tried for the ceiling, too, and the memory's rate measured.
+    whole_epochs : bool, default False
+        Whether a turn that would be longer than an epoch is cut to whole ones.
     """
 
     summary: str
@@ -62,6 +73,7 @@ class Suite:
     longest: float = 1.0
     patience: float = float("inf")
     ceiling: bool = True
+    whole_epochs: bool = False
 
 
 def on_mnist(**changes: Any) -> Work:
@@ -87,6 +99,16 @@ def _networks() -> list[tuple[Work, tuple[str, ...]]]:
         for batch_size in (1, 32, 512, 10_000)
     ]
 
+
+def _on_gpu(batch_size: int, **changes: Any) -> tuple[Work, tuple[str, ...]]:
+    contenders = (*ON_GPU, *(ON_GPU_TF32 if batch_size >= LEAST_TF32 else ()))
+    if batch_size >= LEAST_TF32X3:
+        contenders += ("fastmlp-cuda-tf32x3",)
+    return on_mnist(batch_size=batch_size, **changes), contenders
+
+
+#: How all works on a GPU are measured: in whole epochs, as far as the slowest allows.
+GPU: dict[str, Any] = {"rounds": 5, "target": 0.1, "longest": 1.5, "patience": 20.0, "whole_epochs": True}
 
 HEADLINE = tuple((on_mnist(batch_size=batch_size), (OURS, *RIVALS)) for batch_size in BATCHES)
 LAB_JOB = ((Work.lab(), LAB),)
@@ -154,6 +176,24 @@ SUITES = {
     "dense": Suite(
         "the headline on pixels with noise, so that they hold nothing to save arithmetic by",
         tuple((replace(work, dense=True), names) for work, names in HEADLINE),
+    ),
+    "gpu": Suite(
+        "[784, 100, 10] on a GPU at ten batch sizes, against PyTorch and JAX there, with and without TF32",
+        tuple(_on_gpu(b) for b in GPU_BATCHES),
+        **GPU,
+    ),
+    "gpu-compiled": Suite(
+        "the same against what torch.compile makes of it with max-autotune",
+        tuple(
+            (on_mnist(batch_size=b), ("fastmlp-cuda", *COMPILED_ON_GPU, *(f"{name}-tf32" for name in COMPILED_ON_GPU)))
+            for b in GPU_BATCHES
+        ),
+        **GPU,
+    ),
+    "gpu-networks": Suite(
+        "deeper and wider networks on a GPU",
+        tuple(_on_gpu(b, sizes=sizes) for sizes in GPU_NETWORKS for b in GPU_BATCHES),
+        **GPU,
     ),
     "activations": Suite(
         "[784, 100, 10] with sigmoid, tanh and relu at three batch sizes",

@@ -27,6 +27,10 @@ RESULTS = Path("bench/results")  #: the folder of the committed result files
 PAGES = {
     "README.md": ("headline",),
     "bench/RESULTS.md": (
+        "gpu",
+        "gpu-accuracy",
+        "gpu-compiled",
+        "gpu-networks",
         "accuracy",
         "predict",
         "networks",
@@ -45,7 +49,10 @@ PAGES = {
 
 OURS = "fastmlp"  #: the family whose first contender is set against the others
 #: Families in the order of the columns.
-FAMILIES = ("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16", "PyTorch CUDA")
+FAMILIES = (
+    *("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16"),
+    *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32", "fastmlp CUDA, three TF32"),
+)
 
 #: What the names of columns don't say.
 EXPLAINED = {
@@ -53,6 +60,11 @@ EXPLAINED = {
     "PyTorch by hand": "its operations called for this very network, without autograd, into preallocated tensors",
     "JAX": "all steps in one compiled scan",
     "PyTorch bf16": "under autocast to bfloat16, whose products keep 8 bits of 24: other arithmetic",
+    "PyTorch CUDA": "the fastest of {labels}, with samples on the device and products in float32",
+    "JAX CUDA": "all steps in one compiled scan, with samples on the device and products in float32",
+    "PyTorch CUDA TF32": "the same with products in TF32, which keep 11 bits of 24: other arithmetic",
+    "JAX CUDA TF32": "likewise",
+    "fastmlp CUDA, three TF32": "fastmlp with large products in three terms of TF32, whose error is like float32's",
 }
 
 
@@ -162,26 +174,31 @@ def threads_table(measurements: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def seconds_text(program: dict[str, Any], target: float) -> str:
+def seconds_text(program: dict[str, Any], target: float, clock: str = "seconds") -> str:
     """A program's median seconds to an accuracy, with the range over its seeds; or that it did not get there."""
-    seconds = [seconds_to(run, target) for run in program["runs"]]
+    seconds = [seconds_to(run, target, clock) for run in program["runs"]]
     reached = [value for value in seconds if value < float("inf")]
+    median = median_seconds(program, target, clock)
     if len(reached) < len(seconds):
         some = f"not by {len(seconds) - len(reached)} of {len(seconds)} seeds"
-        median = median_seconds(program, target)
         return some if median == float("inf") else f"{number(median)} ({some})"
-    return f"{number(median_seconds(program, target))} ({number(min(reached))}–{number(max(reached))})"
+    return f"{number(median)} ({number(min(reached))}–{number(max(reached))})"
 
 
 def accuracy_table(accuracy: dict[str, Any]) -> list[str]:
     """The lines of the table of times to accuracy: a row a program."""
     targets = accuracy["targets"]
+    points = [point for program in accuracy["programs"].values() for run in program["runs"] for point in run["curve"]]
+    clocks = ["seconds"] + ["training"] * all("training" in point for point in points)
+    said = {"seconds": "seconds to", "training": "of training to"}
+    columns = [(clock, target) for clock in clocks for target in targets]
     lines = [
-        f"| program | {' | '.join(f'seconds to {target:.0%}' for target in targets)} | settings |",
-        "|---|" + "---:|" * len(targets) + "---|",
+        f"| program | {' | '.join(f'{said[clock]} {target:.0%}' for clock, target in columns)} | settings |",
+        "|---|" + "---:|" * len(columns) + "---|",
     ]
     for program in accuracy["programs"].values():
-        cells = [program["label"], *(seconds_text(program, target) for target in targets), program["title"]]
+        cells = [program["label"], *(seconds_text(program, target, clock) for clock, target in columns)]
+        cells.append(program["title"])
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -205,8 +222,9 @@ def machine_line(result: dict[str, Any]) -> str:
     """Machine, versions, date and commit in a sentence."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    gpu = f"{machine['gpu']['name']}, driver {machine['gpu']['driver']}; " if "gpu" in machine else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['vector_bits']}-bit vectors; {versions}; "
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['vector_bits']}-bit vectors; {versions}; "
         f"{machine['date'][:10]}, commit {machine['commit']}."
     )
 
@@ -224,24 +242,36 @@ def notes(result: dict[str, Any]) -> str:
     if result["interrupted"]:
         parts.append("The run was interrupted before all works were measured.")
     for dtype, ceiling in result["ceilings"].items():
-        parts.append(
-            f"Ceiling, {dtype}: {number(ceiling['gflops'])} GFLOP/s, the better of NumPy's and PyTorch's product of "
-            f"{ceiling['size']:,} × {ceiling['size']:,} matrices on {ceiling['threads']} threads."
-        )
+        size = f"{ceiling['size']:,} × {ceiling['size']:,} matrices"
+        if "threads" in ceiling:
+            what = f"the better of NumPy's and PyTorch's product of {size} on {ceiling['threads']} threads"
+        else:
+            what = f"the product of {size} by {ceiling['library']}"
+        parts.append(f"Ceiling, {dtype}: {number(ceiling['gflops'])} GFLOP/s, {what}.")
     if result["ceilings"] and any(m["work"]["job"] == "train" for m in measurements):
         parts.append(
             "Its share counts the operations of dense products; where most inputs are one background, fastmlp does "
             "fewer, and can be above the ceiling."
         )
-    labels = sorted({c["label"] for m in measurements for c in m["contenders"].values() if c["family"] == "PyTorch"})
     present = families_of([m for m in measurements if m["work"]["job"] != "lab"])
     for family, text in EXPLAINED.items():
         if family in present:
+            contenders = [c for m in measurements for c in m["contenders"].values()]
+            labels = sorted({c["label"] for c in contenders if c["family"] == family})
             parts.append(f"{family}: {text.format(labels=', '.join(labels))}.")
+    parts += [f"{one['what']}: {number(one['reached'])}; wanted {wanted(one)}." for one in result.get("aims", [])]
+    reasons = [f"{title}: {why}" for title, why in result.get("failed", {}).items()]
+    parts += [f"Failed: {' '.join(reason.split())}." for reason in reasons]
     for kind, word in (("missing", "Not measured"), ("refused", "Refused")):
-        reasons = {f"{name}: {why}" for m in measurements for name, why in m[kind].items()}
-        parts += [f"{word}: {' '.join(reason.split())}." for reason in sorted(reasons)]
+        reasons = sorted({f"{name}: {why}" for m in measurements for name, why in m[kind].items()})
+        parts += [f"{word}: {' '.join(reason.split())}." for reason in reasons]
     return " ".join(parts)
+
+
+def wanted(aim: dict[str, Any]) -> str:
+    """What an aim asks for, and whether it is missed."""
+    text = f"{'at most' if aim['below'] else 'at least'} {number(aim['wanted'])}"
+    return text if aim["enough"] else f"**{text}** (missed)"
 
 
 def markdown(results: Sequence[dict[str, Any]], headings: bool = False) -> str:

@@ -1,5 +1,6 @@
 """fastmlp as a contender."""
 
+import os
 from dataclasses import replace
 from typing import ClassVar
 
@@ -82,11 +83,22 @@ def with_threads(count: int) -> type[FastmlpCpu]:
 
 
 class FastmlpCuda(FastmlpCpu):
-    """The CUDA backend."""
+    """The CUDA backend, with samples, weights and state on the device as in the epochs of `Mlp.fit`."""
 
     label = "fastmlp CUDA"
-    family = "fastmlp CUDA"
     backend = "cuda"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        super().__init__(work, settings)
+        self.place()
+
+    def place(self) -> None:
+        """Everything to the device, but the order: it is new in each epoch, and goes there inside the clock."""
+        from fastmlp.kernels.cuda import memory
+
+        self.X, self.Y, self.parameters = map(memory.place, (self.X, self.Y, self.parameters))
+        if self.state.slots.size:
+            self.state = replace(self.state, slots=memory.place(self.state.slots))
 
 
 class FastmlpCpuPixels(FastmlpCpu):
@@ -95,11 +107,49 @@ class FastmlpCpuPixels(FastmlpCpu):
     label = "fastmlp from uint8"
 
     def __init__(self, work: Work, settings: Settings) -> None:
-        if not work.has_pixels or work.dense:
-            raise Missing("the samples are no bytes")
         super().__init__(work, settings)
-        self.X = work.pixels()
-        self.network = replace(self.network, input_scale=1 / LEVELS, input_shift=work.shift)
+        use_pixels(self)
+
+
+def use_pixels(contender: Fastmlp) -> None:
+    """Give a contender the images as they are.
+
+    Raises
+    ------
+    Missing
+        If the work has none.
+    """
+    work = contender.work
+    if not work.has_pixels or work.dense:
+        raise Missing("the samples are no bytes")
+    contender.X = work.pixels()
+    contender.network = replace(contender.network, input_scale=1 / LEVELS, input_shift=work.shift)
+
+
+class FastmlpCudaPixels(FastmlpCuda):
+    """The CUDA backend on the images as they are, uint8."""
+
+    label = "fastmlp CUDA from uint8"
+
+    def place(self) -> None:
+        """The pixels in place of the samples."""
+        use_pixels(self)
+        super().place()
+
+
+class FastmlpCudaTf32x3(FastmlpCuda):
+    """The CUDA backend with large products in three terms of TF32, whose error is like float32's."""
+
+    label = "fastmlp CUDA, three TF32"
+    family = "fastmlp CUDA, three TF32"
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        if work.dtype != "float32":
+            raise Missing(f"three terms of TF32 are for float32, not {work.dtype}")
+        from fastmlp.kernels.cuda.large_plan import PRECISION_VARIABLE
+
+        os.environ[PRECISION_VARIABLE] = "tf32x3"  # of this contender's own process
+        super().__init__(work, settings)
 
 
 class FastmlpNumpy(Fastmlp):

@@ -34,18 +34,29 @@ class TorchEager(Contender):
     family = "PyTorch"
     package = "torch"
     fused: ClassVar[bool] = False
+    device: ClassVar[str] = "cpu"  #: where samples and network lie
 
     def __init__(self, work: Work, settings: Settings) -> None:
         super().__init__(work, settings)
         expect_training(work)
-        torch = import_torch(settings["threads"])
-        X, Y = (torch.from_numpy(array) for array in work.load(shuffled=True))
+        self.torch = torch = self.library()
+        X, Y = (torch.from_numpy(array).to(self.device) for array in work.load(shuffled=True))
         if work.loss == "cross_entropy":
             Y = Y.long()
         self.batches = list(zip(X.split(work.batch_size), Y.split(work.batch_size), strict=True))
-        self.model = torch_model(torch, work)
+        self.model = torch_model(torch, work).to(self.device)
         self.criterion = torch_loss(torch, work)
         self.optimizer = torch_optimizer(torch, work, self.model.parameters(), self.fused)
+
+    def library(self):
+        """PyTorch, made ready.
+
+        Raises
+        ------
+        Missing
+            If it can't be.
+        """
+        return import_torch(self.settings["threads"])
 
     def loss(self, x, y):
         """Forward, up to the loss."""
@@ -81,9 +92,7 @@ class TorchCompiled(TorchFused):
 
     def __init__(self, work: Work, settings: Settings) -> None:
         super().__init__(work, settings)
-        import torch
-
-        self.compiled = compiled(torch, super().loss, lambda loss: loss(*self.batches[0]).backward())
+        self.compiled = compiled(self.torch, super().loss, lambda loss: loss(*self.batches[0]).backward())
         self.optimizer.zero_grad()
 
     def loss(self, x, y):
@@ -91,7 +100,7 @@ class TorchCompiled(TorchFused):
         return self.compiled(x, y)
 
 
-def compiled(torch, function: Callable, try_it: Callable[[Callable], Any]) -> Callable:
+def compiled(torch, function: Callable, try_it: Callable[[Callable], Any], mode: str | None = None) -> Callable:
     """A function through torch.compile, for the shapes of its first call.
 
     Parameters
@@ -100,6 +109,8 @@ def compiled(torch, function: Callable, try_it: Callable[[Callable], Any]) -> Ca
     function : callable
     try_it : callable
         Given the compiled function, calls it once.
+    mode : str, optional
+        Of torch.compile, such as "max-autotune".
 
     Raises
     ------
@@ -110,7 +121,7 @@ def compiled(torch, function: Callable, try_it: Callable[[Callable], Any]) -> Ca
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch._dynamo.reset()
     # It takes functions alone: a bound method's arguments would be looked through at every call.
-    result = torch.compile(lambda *arguments: function(*arguments), dynamic=False)
+    result = torch.compile(lambda *arguments: function(*arguments), dynamic=False, mode=mode)
     try:
         try_it(result)
     except Exception as error:  # whatever its compiler chain raises, there is nothing to be timed
@@ -130,42 +141,12 @@ class TorchAutocast(TorchFused):
         super().__init__(work, settings)
         if work.dtype != "float32":
             raise Missing(f"autocast is for float32, not {work.dtype}")
-        import torch
-
-        self.autocast = torch.autocast("cpu", torch.bfloat16)
+        self.autocast = self.torch.autocast("cpu", self.torch.bfloat16)
 
     def loss(self, x, y):
         """Forward, up to the loss; backward follows what forward has cast."""
         with self.autocast:
             return super().loss(x, y)
-
-
-class TorchCuda(TorchFused):
-    """PyTorch on a CUDA device, samples and all."""
-
-    label = "PyTorch CUDA"
-    family = "PyTorch CUDA"
-
-    def __init__(self, work: Work, settings: Settings) -> None:
-        torch = import_torch(settings["threads"])
-        if not torch.cuda.is_available():
-            raise Missing("no CUDA device")
-        super().__init__(work, settings)
-        self.batches = [(x.cuda(), y.cuda()) for x, y in self.batches]
-        self.model.cuda()
-        self.optimizer = torch_optimizer(torch, work, self.model.parameters(), self.fused)
-        self.synchronize = torch.cuda.synchronize
-
-    @classmethod
-    def settings_for(cls, work: Work, cores: int) -> list[Settings]:
-        """One thread feeds the device."""
-        return [{"threads": 1}]
-
-    def run(self, steps: int) -> list:
-        """The usual loop, waited for."""
-        losses = super().run(steps)
-        self.synchronize()
-        return losses
 
 
 def torch_model(torch, work: Work):

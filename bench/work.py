@@ -248,10 +248,13 @@ def bytes_touched(work: Work) -> float:
 
 
 def mnist_is_here() -> bool:
-    """Whether MNIST is found on this machine; nothing is downloaded."""
+    """Whether MNIST is found on this machine; nothing is downloaded.
+
+    In a checkout on a machine without platformdirs the user's cache is unknown: then it is not there.
+    """
     try:
         datasets.mnist(download=False, progress=False)
-    except datasets.DataNotFound:
+    except (datasets.DataNotFound, ModuleNotFoundError):
         return False
     return True
 

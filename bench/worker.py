@@ -68,7 +68,10 @@ class Host:
         return {"losses": told}
 
     def time(self, steps: int, warm: int) -> dict[str, Any]:
-        """Take ``warm`` steps to fill the caches, then so many by the clock: the seconds of the latter."""
+        """Take ``warm`` steps to fill the caches, then so many by the clock: the seconds of the latter.
+
+        ``device_seconds`` beside them are those by the clock of the contender's device, where it has one.
+        """
         if warm:
             self.contender.prepare(warm)
             self.contender.run(warm)
@@ -81,7 +84,8 @@ class Host:
             seconds = time.perf_counter() - begin
         finally:
             gc.enable()
-        return {"seconds": seconds}
+        on_device = self.contender.device_seconds
+        return {"seconds": seconds, **({} if on_device is None else {"device_seconds": on_device})}
 
 
 def package_version(package: str) -> str:

@@ -138,7 +138,7 @@ def train(
     dtype: Annotated[
         str | None, typer.Option(metavar="NAME", help=f"Of weights and arithmetic: {names(DTYPES)}.")
     ] = None,
-    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, numpy; see fastmlp info.")] = "auto",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, numpy; see fastmlp info.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="At most so many threads. [default: one for each core]")
     ] = None,
@@ -221,7 +221,7 @@ def predict(
     invert: Annotated[
         bool, typer.Option("--invert", help="For dark digits on a light ground: MNIST's are light on dark.")
     ] = False,
-    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, numpy; see fastmlp info.")] = "auto",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, numpy; see fastmlp info.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many threads.")] = None,
 ) -> None:
     """Print the label of each image, with its probability.

@@ -191,15 +191,15 @@ def _locate(path: str | os.PathLike[str] | None, download: bool, progress: bool)
     """The four files, and where they were found in words."""
     if path is not None:
         return _locate_in(path)
-    cache = cache_folder()
     looked = []
-    for folder, label in _places(cache):
+    for folder, label in _places():
         files = _find(folder)
         if len(files) == len(FILES):
             return files, f"{folder} ({label})"
         looked.append(f"{folder} ({label}): {_trouble(folder, files)}")
         if label == "$FASTMLP_DATA":
             warnings.warn(f"FASTMLP_DATA={str(folder)!r}: {_trouble(folder, files)}; looking elsewhere", stacklevel=3)
+    cache = cache_folder()
     failures = _download(cache, progress) if download else ["download=False"]
     files = _find(cache)
     if len(files) == len(FILES):
@@ -218,13 +218,13 @@ def _locate_in(path: str | os.PathLike[str]) -> tuple[dict[str, Path], str]:
     return files, str(folder)
 
 
-def _places(cache: Path) -> Iterator[tuple[Path, str]]:
+def _places() -> Iterator[tuple[Path, str]]:
     """The folders to look at, in order, each with a word on what it is."""
     if named := os.environ.get("FASTMLP_DATA"):
         yield Path(named).expanduser(), "$FASTMLP_DATA"
     yield Path("MNIST/raw").absolute(), "torchvision's folder"
     yield Path("data/MNIST/raw").absolute(), "torchvision's folder"
-    yield cache, "your cache"
+    yield cache_folder(), "your cache"
 
 
 def _find(folder: Path) -> dict[str, Path]:

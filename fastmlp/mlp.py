@@ -20,6 +20,7 @@ from fastmlp.history import History
 from fastmlp.initializers import INITIALIZERS, Initializer, Rng, draw, initializer
 from fastmlp.kernels import Network, Rule, State
 from fastmlp.kernels.losses import CROSS_ENTROPY
+from fastmlp.kernels.residence import OnHost, Residence, aligned_copy
 from fastmlp.optimizers import Optimizer
 from fastmlp.optimizers import optimizer as as_optimizer
 
@@ -58,10 +59,20 @@ class Weights(list):
     So ``weights[0] -= step``, ``weights[0] = new`` and ``weights[0][:, 0] = 0`` all do what they say.
     """
 
+    def __init__(self, views: Iterable[np.ndarray], numbers: Residence) -> None:
+        super().__init__(views)
+        self._numbers = numbers
+
+    def __reduce__(self) -> tuple:
+        return list, ([view.copy() for view in self],)  # a copy belongs to no network
+
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, slice):
             raise TypeError("weights can be assigned one by one, or all at once as mlp.weights = [...]")
-        self[index][...] = checks.matrix(f"weights[{index}]", value, self[index])
+        matrix = checks.matrix(f"weights[{index}]", value, self[index])
+        self._numbers.host()
+        self[index][...] = matrix
+        self._numbers.changed()
 
 
 class Mlp:
@@ -95,8 +106,10 @@ class Mlp:
     seed : int, optional
         0 to 2³² - 1, for weights and shuffling; without it they differ from run to run (the lab's weights follow
         NumPy's global generator).
-    backend : {"auto", "cpu", "numpy"}, default "auto"
-        Who computes: "cpu" is compiled, "numpy" slow and plain; "auto" is the fastest that works here.
+    backend : {"auto", "cpu", "cuda", "numpy"}, default "auto"
+        Who computes: "cpu" is compiled, "cuda" an NVIDIA GPU, "numpy" slow and plain; "auto" is the fastest that works
+        here for this network. "cuda:1" is the second GPU. On a GPU, parameters, optimizer state and the data of a
+        `fit` stay there from epoch to epoch.
     threads : int, optional
         How many threads at most; None leaves it to the backend. May be set later, too.
     bias : bool, default True
@@ -115,7 +128,9 @@ class Mlp:
     parameters : ndarray, [network.size]
         All weights and biases in one flat array, padding (zeros) included; change it in place.
     backend_name : str
-        "cpu" or "numpy".
+        "cpu", "cuda" or "numpy".
+    device : int or None
+        Number of the GPU that was asked for as "cuda:1"; None otherwise.
     threads : int or None
     init : str
         Name of the initializer, "custom" for a function.
@@ -196,7 +211,8 @@ class Mlp:
         self.threads = checks.threads(threads)
         self._rng = np.random.default_rng(checks.seed(seed))
         self._weights_rng = self._rng
-        self._backend = kernels.backend(backend)
+        self._backend = kernels.backend(backend, network)
+        _, self.device = kernels.split(backend)
         self.network = network
         self.init = init
         self._initializer = function
@@ -204,13 +220,14 @@ class Mlp:
         self.compile_seconds = 0.0
         self.metadata: dict[str, Any] = {}
         self._optimizer: tuple[str, State] | None = None  # the kind of the last rule that `fit` used, and its state
-        self._prepared: set[Rule] = set()
+        self._prepared: set[tuple] = set()
         self._adopt(network.zeros())
 
     def _adopt(self, parameters: np.ndarray) -> None:
         """Make a flat array the parameters, and ``weights`` views of it."""
-        self._parameters = parameters
-        self._weights = Weights(self.network.rows(parameters))
+        reside: Callable[..., Residence] = getattr(self._backend, "reside", OnHost)
+        self._numbers = reside(self.network, parameters, self.device)
+        self._weights = Weights(self.network.rows(parameters), self._numbers)
 
     def __repr__(self) -> str:
         net = self.network
@@ -219,15 +236,21 @@ class Mlp:
 
     def __getstate__(self) -> dict[str, Any]:
         # Modules can't be pickled, and copies of views would be views no longer.
-        return {**self.__dict__, "_backend": self.backend_name, "_weights": None, "_prepared": set()}
+        optimizer = (
+            None if self._optimizer is None else (self._optimizer[0], self._numbers.host_state(self._optimizer[1]))
+        )
+        gone: dict[str, Any] = {"_weights": None, "_numbers": None, "_prepared": set()}
+        kept = {"_backend": self.backend_name, "_parameters": self._numbers.host(), "_optimizer": optimizer}
+        return {**self.__dict__, **gone, **kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        parameters = state.pop("_parameters")
         self.__dict__.update(state)
-        self._backend = kernels.backend(state["_backend"])
-        self._adopt(aligned_copy(state["_parameters"]))
+        self._backend = kernels.backend(state["_backend"], self.network)
+        self._adopt(aligned_copy(parameters))
         if self._optimizer is not None:
             kind, kept = self._optimizer
-            self._optimizer = kind, State(aligned_copy(kept.slots), kept.step.copy())
+            self._optimizer = kind, self._numbers.taken_state(kept)
 
     @property
     def backend_name(self) -> str:
@@ -238,7 +261,7 @@ class Mlp:
     @property
     def parameters(self) -> np.ndarray:
         """All parameters, flat."""
-        return self._parameters
+        return self._numbers.host(lend=True)
 
     # ---- the lab's class ----
 
@@ -248,13 +271,20 @@ class Mlp:
 
         Without bias [next, current]. Writing to them changes the network. Assigning a list of arrays, or an array to
         an entry, copies it in, after its shape has been checked.
+
+        On a GPU they are brought up to date when they are asked for here. Once asked for, they may be kept: they are
+        then up to date after each epoch, when callbacks run, and changes to them go through to the GPU.
         """
+        self._numbers.host(lend=True)
         return self._weights
 
     @weights.setter
     def weights(self, given: Sequence[ArrayLike]) -> None:
-        for view, new in zip(self._weights, checks.matrices("weights", given, self._weights), strict=True):
+        matrices = checks.matrices("weights", given, self._weights)
+        self._numbers.host()
+        for view, new in zip(self._weights, matrices, strict=True):
             view[...] = new
+        self._numbers.changed()
 
     def initialize_weights(self) -> None:
         """Draw all weights anew, and forget the history and the optimizer's state.
@@ -289,7 +319,7 @@ class Mlp:
         """
         from fastmlp.kernels import reference
 
-        values, zs, _ = reference.forward(self.network, self._parameters, self._inputs(X))
+        values, zs, _ = reference.forward(self.network, self._numbers.host(), self._inputs(X))
         return values, zs
 
     def backpropagation(self, X: ArrayLike, Y: ArrayLike) -> list[np.ndarray]:
@@ -302,7 +332,9 @@ class Mlp:
             As ``y`` of `fit`.
         """
         X, Y = self._data(X, Y, "Y")
-        gradients, _ = self._backend.backpropagation(self.network, self._parameters, X, Y, threads=self.threads)
+        with self._numbers.at_work():
+            parameters = self._numbers.parameters()
+            gradients, _ = self._backend.backpropagation(self.network, parameters, X, Y, threads=self.threads)
         return self.network.rows(gradients)
 
     def train(self, X: ArrayLike, Y: ArrayLike, iterations: int = 100, *, errors: list[float] | None = None) -> None:
@@ -326,10 +358,10 @@ class Mlp:
             If the weights diverge; they are then as they were at the last finite loss that was looked at.
         """
         iterations = checks.whole("iterations", iterations, 0)
-        X, Y = self._data(X, Y, "Y")
+        X, Y = self._placed(*self._data(X, Y, "Y"))
         n = len(X)
         rule = Rule("plain", learning_rate=1.0)
-        state = self.network.state(rule)
+        state = self._numbers.new_state(rule)
         at_once = min(iterations, max(LONGEST_ORDER // n, 1))
         order = np.tile(np.arange(n), at_once)
         before: list[float] = []  # the error before each step is that after the one before
@@ -350,8 +382,8 @@ class Mlp:
         """½ the mean squared error over all entries."""
         from fastmlp.kernels.reference import targets
 
-        outputs = self._backend.predict(self.network, self._parameters, X, threads=self.threads)
-        difference = (outputs - targets(self.network, Y)).ravel()
+        Y = Y if isinstance(Y, np.ndarray) else self._numbers.foreign_targets(Y)
+        difference = (self._predict(X) - targets(self.network, Y)).ravel()
         return float(difference @ difference / (2 * difference.size))
 
     def unroll_weights(self, weights: Sequence[ArrayLike]) -> np.ndarray:
@@ -454,6 +486,8 @@ class Mlp:
         X, Y = self._data(X, y)
         held_out = None if validation is None else self._validation(validation)
         batch_size = min(batch_size or len(X), len(X))
+        X, Y = self._placed(X, Y)
+        held_out = None if held_out is None else self._placed(*held_out)
 
         state = self._state(rule)
         history = History()
@@ -462,7 +496,7 @@ class Mlp:
         problem = ""
         try:
             watchers.on_fit_begin(self, epochs)
-            self._prepare(rule)
+            self._prepare(rule, X, Y, batch_size)
             for _ in range(epochs):
                 with self._undone_unless_finished(state):
                     figures = self._epoch(rule, state, X, Y, batch_size, shuffle, held_out)
@@ -475,6 +509,7 @@ class Mlp:
         except Diverged as diverged:
             problem = f"training stopped in epoch {len(history) + 1}, which was undone: {diverged}"
         finally:
+            self._numbers.host()
             watchers.on_fit_end(self, history)
         if problem:
             advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or inputs of smaller scale"
@@ -491,8 +526,13 @@ class Mlp:
             microseconds, and checking would be a good part of them.
         """
         if not checks.is_ready(X, self.network.sizes[0]):
-            X = checks.inputs(X, self.network)
-        return self._backend.predict(self.network, self._parameters, cast(np.ndarray, X), threads=self.threads)
+            X = self._numbers.foreign_inputs(X, "X", False) if is_foreign(X) else checks.inputs(X, self.network)
+        return self._predict(cast(np.ndarray, X))
+
+    def _predict(self, X: np.ndarray) -> np.ndarray:
+        numbers = self._numbers
+        with numbers.at_work():
+            return self._backend.predict(self.network, numbers.parameters(), X, threads=self.threads)
 
     def classify(self, X: ArrayLike) -> np.ndarray:
         """Labels, int64 [n]: the largest output's index; with one output, 1 where it is above ½.
@@ -570,7 +610,7 @@ class Mlp:
         """
         from fastmlp import modelfile
 
-        model = modelfile.Model(self.network, self._parameters, self.init, self.history, self.metadata)
+        model = modelfile.Model(self.network, self._numbers.host(), self.init, self.history, self.metadata)
         modelfile.write(path, model)
 
     @classmethod
@@ -733,38 +773,60 @@ class Mlp:
         """
         from fastmlp.onnx_export import write
 
-        write(self.network, self._parameters, path)
+        write(self.network, self._numbers.host(), path)
 
     # ---- what these share ----
 
     def _inputs(self, X: ArrayLike, name: str = "X") -> np.ndarray:
+        if is_foreign(X):
+            return self._numbers.foreign_inputs(X, name)
         return checks.finite(name, checks.inputs(X, self.network, name))
+
+    def _targets(self, y: ArrayLike, n: int, name: str = "y", samples: str = "X") -> np.ndarray:
+        """Targets as the kernels read them; those in a GPU's memory stay there if they need no conversion."""
+        if not is_foreign(y):
+            return checks.targets(y, self.network, n, name, samples)
+        given = self._numbers.foreign_targets(y)
+        taken = checks.targets(given, self.network, n, name, samples)
+        same = taken.dtype == given.dtype and taken.shape == given.shape and given.flags.c_contiguous
+        return cast(np.ndarray, y) if same else taken
 
     def _data(self, X: ArrayLike, y: ArrayLike, y_name: str = "y") -> tuple[np.ndarray, np.ndarray]:
         samples = self._inputs(X)
-        return samples, checks.targets(y, self.network, len(samples), y_name)
+        return samples, self._targets(y, len(samples), y_name)
+
+    def _placed(self, X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples and targets where the backend reads them, for as long as the caller keeps them."""
+        return self._numbers.data(X, "X"), self._numbers.data(Y, "y")
 
     def _validation(self, pair: tuple[ArrayLike, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"validation is a {type(pair).__name__}; expected a pair (X, y)")
         X = self._inputs(pair[0], "validation X")
-        return X, checks.targets(pair[1], self.network, len(X), "validation y", "validation X")
+        return X, self._targets(pair[1], len(X), "validation y", "validation X")
 
     def _state(self, rule: Rule) -> State:
         """The state kept from the last `fit` if its rule was of the same kind, or else a new one."""
         if self._optimizer is None or self._optimizer[0] != rule.kind:
-            self._optimizer = rule.kind, self.network.state(rule)
+            self._optimizer = rule.kind, self._numbers.new_state(rule)
         return self._optimizer[1]
 
-    def _prepare(self, rule: Rule) -> None:
+    def _prepare(self, rule: Rule, X: np.ndarray, Y: np.ndarray, batch_size: int) -> None:
         """Have the backend compile what is needed, if it compiles; time it apart from the training."""
         self.compile_seconds = 0.0
-        prepare: Callable[[Network, Rule], Any] | None = getattr(self._backend, "prepare", None)
-        if prepare is not None and rule not in self._prepared:
-            start = time.perf_counter()
-            prepare(self.network, rule)
-            self.compile_seconds = time.perf_counter() - start
-            self._prepared.add(rule)
+        jobs: list[tuple[str, tuple]] = [
+            ("prepare", (self.network, rule)),
+            ("prepare_for", (self.network, rule, X, Y, batch_size)),
+        ]
+        for name, arguments in jobs:
+            function: Callable[..., Any] | None = getattr(self._backend, name, None)
+            job = rule, *((str(X.dtype), Y.ndim, batch_size) if name == "prepare_for" else ())
+            if function is not None and job not in self._prepared:
+                start = time.perf_counter()
+                with self._numbers.at_work():
+                    function(*arguments)
+                self.compile_seconds += time.perf_counter() - start
+                self._prepared.add(job)
 
     def _epoch(
         self,
@@ -804,11 +866,15 @@ class Mlp:
         errors: np.ndarray | None = None,
     ) -> np.ndarray:
         """One call of the backend's `train_epoch`; Diverged if anything in it became nan or infinite."""
-        with np.errstate(over="ignore", invalid="ignore"):  # the numpy backend's warnings: told by Diverged instead
+        numbers = self._numbers
+        with (
+            np.errstate(over="ignore", invalid="ignore"),  # the numpy backend's warnings: told by Diverged instead
+            numbers.at_work(),
+        ):
             losses = self._backend.train_epoch(
                 self.network,
                 rule,
-                self._parameters,
+                numbers.parameters(),
                 state,
                 X,
                 Y,
@@ -817,26 +883,29 @@ class Mlp:
                 threads=self.threads,
                 errors=errors,
             )
+        numbers.trained()
         if not checks.is_finite(losses):
             raise Diverged(f"the loss became {losses[~np.isfinite(losses)][0]}")
-        if not checks.is_finite(self._parameters):
+        if not numbers.is_finite():
             raise Diverged("a weight became nan or infinite")
         return losses
 
     @contextmanager
     def _undone_unless_finished(self, state: State) -> Iterator[None]:
         """Put parameters, optimizer state and generator back if the block does not come to its end."""
-        parameters, slots, step = self._parameters.copy(), state.slots.copy(), state.step.copy()
+        copies = self._numbers.copies(state)
         shuffling = self._rng.bit_generator.state
         try:
             yield
         except BaseException:
-            self._parameters[:], state.slots[:], state.step[:] = parameters, slots, step
+            self._numbers.put_back(copies, state)
             self._rng.bit_generator.state = shuffling
             raise
 
     def _evaluate(self, X: np.ndarray, Y: np.ndarray) -> Evaluation:
-        loss, hits = self._backend.evaluate(self.network, self._parameters, X, Y, threads=self.threads)
+        numbers = self._numbers
+        with numbers.at_work():
+            loss, hits = self._backend.evaluate(self.network, numbers.parameters(), X, Y, threads=self.threads)
         return Evaluation(loss, hits / len(X) if self.classifies else float("nan"))
 
     def _check_classifies(self, what: str) -> None:
@@ -867,13 +936,9 @@ def checked_penalty(reg_lambda: float) -> float:
     return float(reg_lambda)
 
 
-def aligned_copy(flat: np.ndarray) -> np.ndarray:
-    """A copy on a 64-byte boundary, which unpickled arrays need not have."""
-    from fastmlp.kernels.network import aligned_zeros
-
-    copy = aligned_zeros(len(flat), flat.dtype)
-    copy[:] = flat
-    return copy
+def is_foreign(array: object) -> bool:
+    """Whether an array is in a GPU's memory: PyTorch's, CuPy's, Numba's."""
+    return not isinstance(array, np.ndarray) and hasattr(array, "__cuda_array_interface__")
 
 
 def sigmoid_and_slope(z: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

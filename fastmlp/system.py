@@ -27,14 +27,14 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """CPU, vector width, threads and cache folder, as the compiled backend sees them."""
+    """CPU, vector width, threads, cache folder and GPU, as the compiled backends see them."""
     told = {"cpu": cpu_name(), "cores": str(os.cpu_count())}
     try:
-        from fastmlp.kernels import cpu
+        from fastmlp.kernels import cpu, cuda
     except ImportError:  # `backends` tells why
         return told
     seen = cpu.describe()
-    return {**told, **seen, "cpu": f"{told['cpu']} ({seen['cpu']})"}
+    return {**told, **seen, "cpu": f"{told['cpu']} ({seen['cpu']})", **cuda.describe()}
 
 
 def cpu_name() -> str:

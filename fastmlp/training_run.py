@@ -420,7 +420,11 @@ def report(run: Run) -> "Table":
 
 
 def backend_line(mlp: Mlp) -> str:
-    """Backend and threads in words."""
+    """Backend, and threads or GPU, in words."""
+    if mlp.backend_name == "cuda":
+        from fastmlp.kernels import cuda
+
+        return f"cuda, {cuda.describe(mlp.device)['gpu']}"
     if mlp.backend_name != "cpu":
         return f"{mlp.backend_name}, with the threads of NumPy's own libraries"
     threads: int | str | None = mlp.threads

@@ -8,13 +8,24 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from fastmlp import kernels
+
 # In CI the same examples every time; a developer gets new ones at each run.
 settings.register_profile("fastmlp", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("fastmlp")
 
 
+NO_GPU = kernels.available()["cuda"]  #: why the tests don't run on a GPU; None where they do
+
 #: For pytest.mark.parametrize("backend", BACKENDS).
-BACKENDS = ["numpy", "cpu"]
+BACKENDS = ["numpy", "cpu", *(["cuda"] if NO_GPU is None else [])]
+
+
+def pytest_report_header() -> str:
+    """Say which backends are tested, and why one is not."""
+    return f"backends: {', '.join(BACKENDS)}" + (
+        f"; cuda is simulated in tests/test_cuda.py: {NO_GPU}" if NO_GPU else ""
+    )
 
 
 @pytest.fixture(params=BACKENDS)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-import pytest
 
 import fastmlp
 from fastmlp import kernels
@@ -21,16 +20,8 @@ from fastmlp.kernels.activations import SOFTMAX
 from fastmlp.kernels.losses import CROSS_ENTROPY, LOSSES, OUTPUTS
 from fastmlp.kernels.network import aligned_zeros
 
-
-def compiled_backend(name: str):
-    """A parameter for pytest; the CPU's backend must work everywhere, any other is skipped with its own reason."""
-    reason = kernels.available()[name]
-    marks = [] if name == "cpu" or reason is None else pytest.mark.skip(reason=f"backend {name!r}: {reason}")
-    return pytest.param(name, marks=marks)
-
-
-#: Every backend that is held against the oracle. The next one ("cuda") is entered here.
-COMPILED = [compiled_backend(name) for name in ("cpu",)]
+#: Every backend that is held against the oracle: the CPU's, which must work everywhere, and the GPU's where one works.
+COMPILED = ["cpu", *(["cuda"] if kernels.available()["cuda"] is None else [])]
 
 DTYPES = ("float32", "float64")
 

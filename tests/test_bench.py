@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from fastmlp.bench import accuracy_programs, command, measure, plots, results, tables, time_to_accuracy
+from fastmlp.bench import accuracy_programs, command, gpu_bench, measure, plots, results, tables, time_to_accuracy
 from fastmlp.bench.ceiling import measure_ceiling, measure_memory
 from fastmlp.bench.contender import thread_counts
 from fastmlp.bench.contenders import CONTENDERS, contender
@@ -698,7 +698,7 @@ def test_committed_pages_are_those_of_the_committed_results(capsys):
 
 def test_every_page_shows_suites():
     shown = [name for names in tables.PAGES.values() for name in names]
-    assert set(shown) <= {*SUITES, command.ACCURACY}
+    assert set(shown) <= {*SUITES, command.ACCURACY, gpu_bench.ACCURACY}
     assert len(shown) == len(set(shown))
 
 

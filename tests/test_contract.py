@@ -719,6 +719,8 @@ def test_subnormals_are_flushed_inside_and_live_on_outside(compiled, dtype, own_
 
     A job as brief as these runs in the calling thread, unless it is forced into its own.
     """
+    if compiled is not kernels.backend("cpu"):
+        pytest.skip("a GPU computes with subnormals as fast as with any number, so they are left to live")
     if not HAS_FLUSH:
         pytest.skip(f"no way to flush subnormals is known on {platform.machine()}")
     assert subnormals_live(dtype), "some other test has changed this thread's floating-point state"

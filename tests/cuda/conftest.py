@@ -1,0 +1,45 @@
+"""Tests of CUDA kernels, simulated: `tests/test_cuda.py` runs them in a process of their own with the simulator on."""
+
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+if SIMULATED:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import cuda_simulator
+
+    cuda_simulator.install()
+else:
+    collect_ignore_glob = ["test_*.py"]  # numba reads the variable once, at import: not in this process
+
+
+@pytest.fixture(autouse=True)
+def small_plans(monkeypatch):
+    """Blocks of few threads and small tiles, where a test has no others: each thread is one of Python's."""
+    from test_large import BLOCKS, THREADS, small_tiles
+
+    from fastmlp.kernels.cuda import inference, large, large_plan
+
+    @lru_cache
+    def plan(network, job, batch, inputs, multiprocessors, **given):
+        given |= {"tiles": small_tiles(network.dtype), "threads": THREADS}
+        return large_plan.plan(network, job, batch, inputs, min(multiprocessors, BLOCKS), **given)
+
+    for module in (large, inference):
+        monkeypatch.setattr(module, "plan_for", plan)
+
+
+@pytest.fixture(autouse=True)
+def schedule():
+    """The same schedules in every run, unless FASTMLP_CUDA_SEED asks for others."""
+    seed = int(os.environ.get("FASTMLP_CUDA_SEED", "0"))
+    cuda_simulator.seed(seed)
+    before = vars(cuda_simulator.settings).copy()
+    cuda_simulator.settings.multiprocessors = 4  # so that grids stay small
+    yield
+    vars(cuda_simulator.settings).update(before)
