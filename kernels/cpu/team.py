@@ -112,7 +112,7 @@ def sleep_while(typing, array, index, value):
         # The call looks at 32 bits, of a little-endian word the lower half. It comes back early now and then.
         time = cgutils.alloca_once_value(builder, ir.Constant(ir.LiteralStructType([INTP, INTP]), [0, LONGEST_SLEEP]))
         place = builder.gep(pointer(context, builder, signature.args[0], array), [index])
-        _futex(builder, place, FUTEX_WAIT, value, builder.ptrtoint(time, INTP))
+        _futex(builder, FUTEX, place, FUTEX_WAIT, value, builder.ptrtoint(time, INTP))
         return context.get_dummy_value()
 
     return types.void(array, I, types.int64), generate
@@ -126,17 +126,17 @@ def wake(typing, array, index):
         array, index = arguments
         if FUTEX is not None:
             place = builder.gep(pointer(context, builder, signature.args[0], array), [index])
-            _futex(builder, place, FUTEX_WAKE, int_constant(2**31 - 1), int_constant(0))
+            _futex(builder, FUTEX, place, FUTEX_WAKE, int_constant(2**31 - 1), int_constant(0))
         return context.get_dummy_value()
 
     return types.void(array, I), generate
 
 
-def _futex(builder: ir.IRBuilder, place: ir.Value, what: int, value: ir.Value, time: ir.Value) -> None:
-    """The system call, by the C library's ``long syscall(long, ...)``, whose parameters have six places."""
+def _futex(builder: ir.IRBuilder, number: int, place: ir.Value, what: int, value: ir.Value, time: ir.Value) -> None:
+    """The system call of that number, by the C library's ``long syscall(long, ...)``; it has room for six parameters."""
     kind = ir.FunctionType(INTP, [INTP], var_arg=True)
     zero = int_constant(0)
-    numbers = [int_constant(FUTEX), builder.ptrtoint(place, INTP), int_constant(what), value, time, zero, zero]
+    numbers = [int_constant(number), builder.ptrtoint(place, INTP), int_constant(what), value, time, zero, zero]
     builder.call(cgutils.get_or_insert_function(builder.module, kind, "syscall"), numbers)
 
 
