@@ -319,7 +319,8 @@ class Plan:
         sums = max(self.together * self.rows, weights)
         kept = self.samples * self.vectors * self.vector if self.keeps_samples else self.vector
         others = OTHER_REGISTERS + 7 * min(8, self.samples) // 2
-        return self.words * (weights * (1 + self.slots) + sums + kept) + others
+        others_gradients = weights if self.slices > 1 else 0
+        return self.words * (weights * (1 + self.slots) + sums + kept + others_gradients) + others
 
     def place(self, layer: int) -> tuple[int, int, int]:
         """Units, first weight and stride of a layer in the flat array, layers counted from 1."""
