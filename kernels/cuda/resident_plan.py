@@ -331,7 +331,8 @@ class Plan:
 # ------------------------------------------------------------------------------------------------------- choosing
 def fits(plan: Plan, limits: Limits) -> bool:
     """Whether all blocks of a plan can be on the device at the same time, one on a multiprocessor."""
-    a_thread = min(MOST_REGISTERS, limits.registers // plan.threads // 8 * 8)
+    granted = -(-plan.warps // 4) * 4 * WARP  # registers are given out to four warps at a time, 8 to each thread
+    a_thread = min(MOST_REGISTERS, limits.registers // granted // 8 * 8)
     return (
         plan.blocks <= limits.multiprocessors
         and plan.threads <= config.RESIDENT_THREADS
