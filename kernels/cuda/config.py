@@ -67,7 +67,7 @@ RESIDENT_BATCH = 768
 #: Threads of a block at most, and registers of a thread beyond the plan's own estimate, which is low: with fewer to
 #: spare, the compile check found spills.
 RESIDENT_THREADS = 512
-RESIDENT_SPARE = 36
+RESIDENT_SPARE = 24
 
 #: Units of a thread, and vectors of each, that are tried.
 RESIDENT_ROWS = (1, 2, 3, 4, 5, 6, 7, 8)

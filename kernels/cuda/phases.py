@@ -422,7 +422,8 @@ def count_hit(w: Text, spec: Spec) -> None:
     for m in lanes_below(spec.lanes):
         for best in ("best", "top_y"):
             w(f"other = cuda.shfl_xor_sync(uint32(0xffffffff), {best}, {m})")
-            w(f"other_at = cuda.shfl_xor_sync(uint32(0xffffffff), {best}_at, {m})")
+            # Numba's shuffles take signed numbers alone.
+            w(f"other_at = uint32(cuda.shfl_xor_sync(uint32(0xffffffff), int32({best}_at), {m}))")
             number = f"(other == other and {best} == {best})"
             larger = f"{number} and other > {best} or (other != other and {best} == {best})"
             equal = f"(other == {best} or (other != other and {best} != {best})) and other_at < {best}_at"
@@ -746,7 +747,7 @@ def one_batch(w: Text, spec: Spec) -> None:
 
 #: What the text uses from outside.
 IMPORTS = """\
-from numba import cuda, float32, float64, uint32, uint64
+from numba import cuda, float32, float64, int32, uint32, uint64
 
 from fastmlp.kernels.cuda.elementwise import exp, fabs, log, log1p, sqrt, tanh
 from fastmlp.kernels.cuda.ptx import acquire, arrive, load_global, load_shared, store_global, store_shared

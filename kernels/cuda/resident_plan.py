@@ -319,7 +319,8 @@ class Plan:
         sums = max(self.together * self.rows, weights)
         kept = self.samples * self.vectors * self.vector if self.keeps_samples else self.vector
         others = OTHER_REGISTERS + 7 * min(8, self.samples) // 2
-        return self.words * (weights * (1 + self.slots) + sums + kept) + others
+        others_gradients = weights if self.slices > 1 else 0
+        return self.words * (weights * (1 + self.slots) + sums + kept + others_gradients) + others
 
     def place(self, layer: int) -> tuple[int, int, int]:
         """Units, first weight and stride of a layer in the flat array, layers counted from 1."""
@@ -330,7 +331,8 @@ class Plan:
 # ------------------------------------------------------------------------------------------------------- choosing
 def fits(plan: Plan, limits: Limits) -> bool:
     """Whether all blocks of a plan can be on the device at the same time, one on a multiprocessor."""
-    a_thread = min(MOST_REGISTERS, limits.registers // plan.threads // 8 * 8)
+    granted = -(-plan.warps // 4) * 4 * WARP  # registers are given out to four warps at a time, 8 to each thread
+    a_thread = min(MOST_REGISTERS, limits.registers // granted // 8 * 8)
     return (
         plan.blocks <= limits.multiprocessors
         and plan.threads <= config.RESIDENT_THREADS
