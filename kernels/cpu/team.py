@@ -133,7 +133,7 @@ def wake(typing, array, index):
 
 
 def _futex(builder: ir.IRBuilder, number: int, place: ir.Value, what: int, value: ir.Value, time: ir.Value) -> None:
-    """The system call of that number, by the C library's ``long syscall(long, ...)``; it has room for six parameters."""
+    """The system call of that number, by the C library's ``long syscall(long, ...)``: room for six parameters."""
     kind = ir.FunctionType(INTP, [INTP], var_arg=True)
     zero = int_constant(0)
     numbers = [int_constant(number), builder.ptrtoint(place, INTP), int_constant(what), value, time, zero, zero]
