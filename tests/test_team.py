@@ -173,12 +173,14 @@ def test_ctrl_c_is_raised_when_all_members_have_left(members):
         left.append(member)
 
     main = threading.main_thread().ident
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         team.run(members, work, told.set)
     here = sorted(left)
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 5
     timer.join()
     time.sleep(0.5)
@@ -186,7 +188,10 @@ def test_ctrl_c_is_raised_when_all_members_have_left(members):
 
 
 INTERRUPTED = """
+import signal
 import time
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 import numpy as np
 from fastmlp import kernels
 from fastmlp.kernels import Network, Rule
