@@ -411,6 +411,20 @@ def test_a_single_output(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_single_outputs_side_by_side(way):
+    """So many samples at a time that their outputs share vectors; numbers of them on either side of whole vectors."""
+    cpu = kernels.backend("cpu")
+    pairs = [pair for pair in OUTPUT_LOSSES if pair[1] != "cross_entropy"]
+    with forced(way, always_threads=True):
+        for i, ((output, loss), dtype) in enumerate(product(pairs, DTYPES)):
+            n, batch_size = ((150, 150), (64, 33), (35, 16), (40, 17))[i % 4]
+            network = Network.build(((9, 5, 1), (3, 1))[i % 2], "tanh", output, loss, dtype=dtype)
+            problem, what = random_problem(network, n, i, labels=bool(i % 3)), f"{network} {way}"
+            check_one_pass(cpu, problem, what, 1 + i % 2)
+            check_epochs(cpu, problem, RULES[i % 4], batch_size, what, threads=1 + i % 2, composition=False)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_two_callers_at_once_do_not_disturb_each_other(way):
     """Each thread has plans and scratch of its own, for the same network too."""
     cpu, network = kernels.backend("cpu"), Network.build((20, 11, 4))

@@ -290,13 +290,14 @@ def _pool() -> ThreadPoolExecutor:
 
 def _ask_for_short_slices() -> None:
     """Ask Linux for `SLICE` in this thread; versions before 6.12 take no notice."""
-    if SCHED_SETATTR is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if SCHED_SETATTR is None:
         return
-    nice = os.getpriority(os.PRIO_PROCESS, 0)  # this thread's, to be kept
-    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, SLICE, 0, 0)  # Linux's struct sched_attr
     try:
-        ctypes.CDLL(None).syscall(SCHED_SETATTR, 0, attributes, 0)
-    except (OSError, AttributeError):  # no such library: the thread runs as it is
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            nice = os.getpriority(os.PRIO_PROCESS, 0)  # this thread's, to be kept
+            attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, SLICE, 0, 0)  # struct sched_attr
+            ctypes.CDLL(None).syscall(SCHED_SETATTR, 0, attributes, 0)
+    except (OSError, AttributeError):  # a C library without one of these (musl): the thread runs as it is
         return
 
 
