@@ -297,8 +297,7 @@ def lanes_for(n_out: int, threads: int) -> int:
 
 def whole_rows(network: Network, inputs: str) -> bool:
     """Whether samples can be loaded by whole vectors: their rows are, and there is such a load for their dtype."""
-    direct = inputs == network.dtype or (inputs == "uint8" and network.dtype == "float32")
-    return direct and network.sizes[0] % VECTOR[inputs] == 0
+    return inputs in (network.dtype, "uint8") and network.sizes[0] % VECTOR[network.dtype] == 0
 
 
 def choose_tiles(network: Network, batch: int, rows: int | None, shape: Shape) -> dict[str, Tile]:

@@ -702,7 +702,7 @@ def kernel(spec: Spec) -> str:
     w = Text(IMPORTS)
     with w.block(f"def kernel({', '.join(name for name, _ in arguments(spec))}):"):
         w(f"pool = cuda.shared.array(0, {spec.dtype})", "pool_at = shared_address(pool)")
-        w("t = uint32(cuda.threadIdx.x)", "block = uint32(cuda.blockIdx.x)", "blocks = uint32(cuda.gridDim.x)")
+        w("thread = t = uint32(cuda.threadIdx.x)", "block = uint32(cuda.blockIdx.x)", "blocks = uint32(cuda.gridDim.x)")
         w(f"zero = {spec.dtype}(0)", f"one = {spec.dtype}(1)", f"half = {spec.dtype}(0.5)")
         epoch(w, spec)
     return w.module()
@@ -752,5 +752,5 @@ from numba import cuda, float32, float64, int32, uint32, uint64
 from fastmlp.kernels.cuda.elementwise import exp, fabs, log, log1p, sqrt, tanh
 from fastmlp.kernels.cuda.ptx import acquire, arrive, load_global, load_shared, store_global, store_shared
 from fastmlp.kernels.cuda.sums import Place, Tile, summing
-from fastmlp.kernels.cuda.tile_ops import device, load_if, shared_address
+from fastmlp.kernels.cuda.tile_ops import device, forget, load_four_if, load_two_if, shared_address
 """

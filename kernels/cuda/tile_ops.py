@@ -1,7 +1,7 @@
 """What tiles need of the GPU beyond `fastmlp.kernels.cuda.ptx`: loads under a condition, and addresses.
 
-A vector is 16 bytes, four float32 or two float64; of uint8 it is four bytes. Shared memory has addresses of 32 bits; in
-the simulator they are bytes from an array's start.
+A vector is 16 bytes, four float32 or two float64; of uint8 it is as many bytes as the arithmetic has numbers. Shared
+memory has addresses of 32 bits; in the simulator they are bytes from an array's start.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba import cuda
 from fastmlp.kernels.cuda.elementwise import SIMULATED
 
 #: Elements of a vector access.
-VECTOR = {"float32": 4, "float64": 2, "uint8": 4}
+VECTOR = {"float32": 4, "float64": 2}
 
 
 def device(function):
@@ -25,11 +25,11 @@ if not SIMULATED:
     from numba.cuda.extending import intrinsic
 
     FLOAT, DOUBLE, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(32)
-    #: dtype -> elements, LLVM type, constraint, PTX type, what a masked load gives
+    #: dtype -> LLVM type, constraint, PTX type, what a masked load gives
     KINDS = {
-        types.float32: (4, FLOAT, "f", "f32", "mov.f32 ${}, 0f00000000;"),
-        types.float64: (2, DOUBLE, "d", "f64", "mov.f64 ${}, 0d0000000000000000;"),
-        types.uint8: (4, INT, "r", "u8", "mov.u32 ${}, 0;"),
+        types.float32: (FLOAT, "f", "f32", "mov.f32 ${}, 0f00000000;"),
+        types.float64: (DOUBLE, "d", "f64", "mov.f64 ${}, 0d0000000000000000;"),
+        types.uint8: (INT, "r", "u8", "mov.u32 ${}, 0;"),
     }
 
     def _assembly(builder, returns, text: str, constraints: str, values: list):
@@ -37,16 +37,13 @@ if not SIMULATED:
         function = ir.FunctionType(returns, [v.type for v in values])
         return builder.call(ir.InlineAsm(function, text, constraints, side_effect=True), values)
 
-    def _several(context, builder, signature, texts_of, dtype, constraints: str, values: list):
-        """PTX with as many results as a vector has elements, as a tuple."""
-        n, element, letter, *_ = KINDS[dtype]
+    def _several(context, builder, signature, text: str, dtype, n: int, constraints: str, values: list):
+        """PTX with n results, as a tuple."""
+        element, letter, *_ = KINDS[dtype]
         outputs = ",".join([f"=&{letter}"] * n)
-        found = _assembly(builder, ir.LiteralStructType([element] * n), texts_of, f"{outputs},{constraints}", values)
+        found = _assembly(builder, ir.LiteralStructType([element] * n), text, f"{outputs},{constraints}", values)
         elements = [builder.extract_value(found, i) for i in range(n)]
         return context.make_tuple(builder, signature.return_type, elements)
-
-    def _result(dtype):
-        return types.UniTuple(types.uint32 if dtype == types.uint8 else dtype, KINDS[dtype][0])
 
     def _names(first: int, n: int) -> str:
         return "{" + ", ".join(f"${first + i}" for i in range(n)) + "}"
@@ -57,22 +54,45 @@ if not SIMULATED:
         )
         return builder.ptrtoint(pointer, ir.IntType(64))
 
-    @intrinsic
-    def load_if(typing, array, index, valid):
-        """The vector that begins at an index, or zeros where it is not valid (nothing is read then)."""
+    def _load_if(n: int, array, index):
+        """What an intrinsic gives that loads n elements, or zeros."""
         dtype = array.dtype
 
         def generate(context, builder, signature, arguments):
-            n, _, _, ptx, zero = KINDS[dtype]
+            *_, ptx, zero = KINDS[dtype]
             zeros = " ".join(zero.format(i) for i in range(n))
             text = (
                 f"{{ .reg .pred p; setp.ne.u32 p, ${n + 1}, 0; {zeros} "
                 f"@p ld.global.v{n}.{ptx} {_names(0, n)}, [${n}]; }}"
             )
             values = [_pointer(context, builder, signature, arguments), builder.zext(arguments[2], INT)]
-            return _several(context, builder, signature, text, dtype, "l,r,~{memory}", values)
+            return _several(context, builder, signature, text, dtype, n, "l,r,~{memory}", values)
 
-        return _result(dtype)(array, index, types.boolean), generate
+        element = types.uint32 if dtype == types.uint8 else dtype
+        return types.UniTuple(element, n)(array, index, types.boolean), generate
+
+    @intrinsic
+    def load_four_if(typing, array, index, valid):
+        """The four elements that begin at an index, or zeros where it is not valid (nothing is read then)."""
+        return _load_if(4, array, index)
+
+    @intrinsic
+    def load_two_if(typing, array, index, valid):
+        """The two elements that begin at an index, or zeros where it is not valid (nothing is read then)."""
+        return _load_if(2, array, index)
+
+    @intrinsic
+    def forget(typing, number):
+        """The same number (uint32), but the compiler does not know that it is.
+
+        What is computed from it is then computed where it is used, and not once before all loops around, to be kept in
+        registers until it is needed.
+        """
+
+        def generate(context, builder, signature, arguments):
+            return _assembly(builder, INT, "mov.u32 $0, $1;", "=r,r", [arguments[0]])
+
+        return types.uint32(types.uint32), generate
 
     @intrinsic
     def shared_address(typing, array):
@@ -86,15 +106,29 @@ if not SIMULATED:
 
 else:
 
-    def load_if(array, index, valid):
-        """The vector that begins at an index, or zeros where it is not valid (nothing is read then)."""
-        n = VECTOR[array.dtype.name]
+    def _load_if(n, array, index, valid):
         kind = np.uint32 if array.dtype == np.uint8 else array.dtype.type
         if not valid:
             return (kind(0),) * n
         cuda.concurrent.check_aligned(array, index, n * array.dtype.itemsize)
         return tuple(kind(array[int(index) + i]) for i in range(n))
 
+    def load_four_if(array, index, valid):
+        """The four elements that begin at an index, or zeros where it is not valid (nothing is read then)."""
+        return _load_if(4, array, index, valid)
+
+    def load_two_if(array, index, valid):
+        """The two elements that begin at an index, or zeros where it is not valid (nothing is read then)."""
+        return _load_if(2, array, index, valid)
+
+    def forget(number):
+        """The same number."""
+        return number
+
     def shared_address(array):
         """The address of a shared array's first element."""
         return np.uint32(0)
+
+
+#: The load under a condition of a vector, by the dtype of the arithmetic; of uint8 too.
+LOAD_IF = {"float32": "load_four_if", "float64": "load_two_if"}

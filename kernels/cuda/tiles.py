@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from fastmlp.kernels.cuda import generate
 from fastmlp.kernels.cuda.sums import ITEMSIZE, WARP, Place, Tile, padding
-from fastmlp.kernels.cuda.tile_ops import VECTOR
+from fastmlp.kernels.cuda.tile_ops import LOAD_IF, VECTOR
 
 
 class Text(generate.Text):
@@ -136,7 +136,7 @@ class Matrix:
 
     def load(self, w: Text, names: list[str], at: str, valid: str, column: str) -> None:
         """Lines that load the vector at an index, or zeros."""
-        w(f"{', '.join(names)} = load_if({self.array}, {at}, {valid})")
+        w(f"{', '.join(names)} = {LOAD_IF[self.dtype]}({self.array}, {at}, {valid})")
 
     def by_rows(self) -> str:
         """Elements from a vector to the same one in the next row."""
@@ -176,7 +176,7 @@ class Samples:
     def load(self, w: Text, names: list[str], at: str, valid: str, column: str) -> None:
         """Lines that load the vector at an index; where it is not valid, some finite numbers or zeros."""
         if self.whole:
-            w(f"{', '.join(names)} = load_if(X, {at}, {valid})")
+            w(f"{', '.join(names)} = {LOAD_IF[self.dtype]}(X, {at}, {valid})")
         else:
             w(f"near = {valid}")
             for i, name in enumerate(names):
@@ -367,9 +367,9 @@ def product(
 ) -> None:
     """Write the sums of one tile, left in shared memory: [rows, columns + a vector], `finish` reads them.
 
-    The text uses ``t``, the thread's number; ``row0`` and ``column0``, the tile's place; ``pool`` and ``pool_at``, the
-    block's shared memory and its address; ``zero``. It begins and ends with the block together: nobody reads the pool
-    any more when it begins, and all may read the sums when it ends.
+    The text uses ``thread``, the thread's number, and leaves it in ``t``; ``row0`` and ``column0``, the tile's place;
+    ``pool`` and ``pool_at``, the block's shared memory and its address; ``zero``. It begins and ends with the block
+    together: nobody reads the pool any more when it begins, and all may read the sums when it ends.
 
     Parameters
     ----------
@@ -395,6 +395,7 @@ def product(
         f"summing({tile}, {dtype!r}, {places[0]}, {places[1]}, {stride})", "zeros", "multiply", "lay_out"
     )
     start, stop = depth
+    w("t = forget(thread)")
     for panel in (a, b):
         panel.begin(w, start, stop)
     begin_sums(w, tile, a, b, stride)
