@@ -10,8 +10,9 @@ from hypothesis import settings
 
 from fastmlp import kernels
 
-# In CI the same examples every time; a developer gets new ones at each run.
-settings.register_profile("fastmlp", deadline=None, derandomize="CI" in os.environ)
+# The same examples every time; `pytest --hypothesis-profile=explore` draws new ones at each run.
+settings.register_profile("fastmlp", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("fastmlp")
 
 

@@ -38,6 +38,7 @@ from test_contract import HIDDEN, WAYS, check_course, check_epochs, check_one_pa
 from fastmlp import Mlp, Sgd, kernels
 from fastmlp.kernels import Network, Rule, reference
 from fastmlp.kernels.cpu import drivers, entries, plan, team
+from fastmlp.kernels.cpu.config import NARROW_INPUTS
 
 #: Rules under which rows may rest; the first two as all tests use them.
 RESTING = [RULES[0], RULES[1], Rule("momentum", 0.03, momentum=0.5), Rule("momentum", 0.03, momentum=0.99)]
@@ -301,6 +302,47 @@ def test_backgrounds_are_found(cpu, dtype):
                 rule = gentle(RESTING[i % 4], problem)
                 check_epochs(cpu, problem, rule, batch_size, what, epochs=1, threads=2, composition=False)
             assert set(jobs) == {(job, True, level)}, what
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_inputs_of_many_units(cpu, dtype):
+    """Rows by input without any background, in small batches, where nothing else moves the rows."""
+    many = 4 * plan.vector_bits() // 8 // np.dtype(dtype).itemsize
+    cases = [
+        ((4, many, 1), 1),
+        ((1, many, 3), 7),
+        ((9, many + 1, 5, 2), 2),
+        ((5, many + 3, 3), 33),
+        ((3, 2 * many, 2), 8),
+    ]
+    for i, (sizes, batch_size) in enumerate(cases):
+        inputs, options = (("float32", {}), ("uint8", {"input_scale": 1 / 128, "input_shift": -1.0}))[i % 2]
+        loss = "binary_cross_entropy" if sizes[-1] == 1 else "cross_entropy"
+        network = Network.build(sizes, HIDDEN[i], loss=loss, bias=i != 2, dtype=dtype, **options)
+        problem, what = random_problem(network, 200, i, inputs), f"{network} X {inputs}, batch_size={batch_size}"
+        narrow = batch_size * sizes[0] <= NARROW_INPUTS * sizes[1]
+        assert narrow == (i != 3), what
+        with jobs_run() as jobs:
+            rule = gentle(RESTING[i % 4], problem)
+            check_epochs(cpu, problem, rule, batch_size, what, epochs=1, threads=1 + i % 2, composition=False)
+        assert {rows_by_input for _, rows_by_input, _ in jobs} == {narrow}, what
+
+
+def test_who_has_rows_by_input_without_a_background(cpu):
+    """Not few units, not few samples, not a rule that moves rows without a gradient."""
+    network, rule = Network.build((4, 64, 2), "tanh"), RESTING[1]
+    cases = [
+        (network, rule, 200, True),
+        (network, RULES[3], 200, False),
+        (replace(network, l2=0.1), rule, 200, False),
+        (network, rule, 20, False),
+        (Network.build((4, 8, 2), "tanh"), rule, 200, False),
+    ]
+    for network, rule, n, expected in cases:
+        with jobs_run() as jobs:
+            problem = random_problem(network, n, 0)
+            check_epochs(cpu, problem, gentle(rule, problem), 3, str(network), epochs=1, threads=1, composition=False)
+        assert {rows_by_input for _, rows_by_input, _ in jobs} == {expected}, (network, rule, n)
 
 
 def test_what_is_no_background_is_left_in(cpu):

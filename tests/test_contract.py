@@ -533,8 +533,8 @@ def test_any_shape(problem, rule, batch_size, threads, way, chunk, sparse):
     with forced(way, always_threads=way is not None, chunk=chunk, sparse=sparse):
         what = f"{problem.network} {way} threads={threads} chunk={chunk} sparse={sparse}"
         check_one_pass(cpu, problem, what, threads)
-        # A loss sums over the outputs: with forty, a step that suits one is too long, and the course is chaotic.
-        gentle = replace(rule, learning_rate=rule.learning_rate / problem.network.sizes[-1])
+        # Slopes sum over inputs, units and outputs: with forty, a step that suits one makes the course chaotic.
+        gentle = replace(rule, learning_rate=rule.learning_rate / max(problem.network.sizes))
         try:
             check_epochs(cpu, problem, gentle, batch_size, what, epochs=1, threads=threads, composition=False)
         except NearKinks:

@@ -324,3 +324,18 @@ def test_committed_table_is_that_of_the_committed_result():
     result = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == cuda_compile.table(result["kernels"]) + "\n"
     assert all(found["faults"] == [] for found in result["kernels"])
+
+
+@needs_compiler
+def test_committed_result_is_of_all_kernels_as_they_are():
+    """Whoever changes a kernel's text, or what it imports, runs `make cuda-compile` again."""
+    result = json.loads((Path(__file__).parent.parent / "bench" / "results" / "cuda_compile.json").read_text())
+    texts = {name: cuda_compile.fingerprint(variant.build()[0]) for name, variant in cuda_compile.all_variants().items()}
+    every = {
+        (name, f"sm_{major}{minor}", texts[name])
+        for name, variant in cuda_compile.all_variants().items()
+        for major, minor in CAPABILITIES
+        if variant.is_for((major, minor))
+    }
+    assert result["left"] == []
+    assert {(found["kernel"], found["capability"], found["fingerprint"]) for found in result["kernels"]} == every

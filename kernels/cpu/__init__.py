@@ -187,7 +187,8 @@ def train_epoch(
     check_order(order, len(X), batch_size)
     batch_size = min(batch_size, len(order))
     found = plan.background(network, X, len(order))
-    resting = found is not None and plan.can_rest(network, rule, batch_size)
+    can_rest = plan.can_rest(network, rule, batch_size)
+    resting = found is not None and can_rest
     least = WORK_PER_RESTING_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
     members = plan.members_for(network, batch_size, _threads(threads), least)
     losses = np.zeros(-(-len(order) // batch_size))
@@ -201,6 +202,8 @@ def train_epoch(
         check_flat("errors", errors, len(losses), "float64")
         arrays[entries.ERRORS_ARRAY] = errors
     if plan.is_small(batch_size, members, found is not None, resting):
+        if found is None and can_rest and plan.is_narrow(network, batch_size, len(order)):
+            found, resting = plan.NO_BACKGROUND, True
         job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)
     else:
         job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, batch_size, members)

@@ -53,5 +53,11 @@ INPUT_BLOCK = 96
 SPARSE_DENSITY = 0.35
 SPARSE_SAMPLES = 200
 
+#: Inputs of a batch (samples x inputs) for each unit of the first layer up to which, and vectors of units from which
+#: on, small batches of any samples are taken in rows by input: measured from [4, 1000, 1] to [784, 100, 10]
+#: (bench/NOTES.md).
+NARROW_INPUTS = 4
+NARROW_VECTORS = 2
+
 #: Share of inputs off the background that a step is reckoned with at least: what it does besides is not nothing.
 LEAST_SHARE = 0.01

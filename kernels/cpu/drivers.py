@@ -109,7 +109,7 @@ from fastmlp.kernels.cpu.lazy_layer import (
 )
 from fastmlp.kernels.cpu.resting import ask_for_bytes
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
-from fastmlp.kernels.cpu.sparse import fill
+from fastmlp.kernels.cpu.sparse import fill, sum_rows
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
     apply_rule,
@@ -367,16 +367,6 @@ def sweep(
 
 
 @compiled
-def add_parts(scratch, p0, parts, apart, n, z0):
-    """z0[:n] = the sum of so many parts."""
-    for k in range(n):
-        total = scratch[p0 + k]
-        for part in range(1, parts):
-            total += scratch[p0 + part * apart + k]
-        scratch[z0 + k] = total
-
-
-@compiled
 def train_small(
     t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team
 ):
@@ -421,6 +411,10 @@ def train_small(
                 left, right = own_units(t, plan, n_in)
                 left -= lanes * plan[BIAS] * (t == 0)
                 first, end, z0 = np.int64(0), n_out, plan[PARTIAL] + (s % 2 * members + t) * batch * so
+            target = table[layer, OUTPUT] + s % 2 * batch * so
+            alone = layer == last and members == 1 and not plan[SPARSE]  # its logits need not be brought to the others
+            if alone:
+                z0 = target
             if layer == 0 and plan[SPARSE]:
                 lazy_sweep(t, plan, table, settings, H, scratch, lists, d0 + first, done, n, s, z0)
             else:
@@ -428,9 +422,8 @@ def train_small(
                     plan, table, layer, parameters, slots, H, scratch, first, end, left, right, d0, before, done,
                     now, n, z0,
                 )  # fmt: skip
-            if layer < last or not by_columns:
+            if layer < last or not (by_columns or alone):
                 code = IDENTITY if layer == last else table[layer, ACTIVATION]
-                target = table[layer, OUTPUT] + s % 2 * batch * so
                 slopes = s0 - first if layer == last else table[layer, SLOPES]
                 for i in range(n):
                     activate(
@@ -457,8 +450,10 @@ def train_small(
         d0 = own + table[last, DELTA]
         z0 = table[last, OUTPUT] + s % 2 * batch * st
         if by_columns:
+            z0 = plan[PARTIAL] + s % 2 * members * batch * st
+        if by_columns and members > 1:
+            sum_rows(scratch, z0, batch * st, members, n * st, scratch, own + plan[SUMS])
             z0 = own + plan[SUMS]
-            add_parts(scratch, plan[PARTIAL] + s % 2 * members * batch * st, members, batch * st, n * st, z0)
         loss = output_deltas(plan, table, scratch, z0, t0 + s % 2 * batch * st, d0, p0, s0, n, n)
         if t == 0:
             losses[s] = loss / n

@@ -14,6 +14,8 @@ from fastmlp.kernels.cpu.config import (
     CHUNK_BYTES,
     CHUNK_SAMPLES,
     INPUT_BLOCK,
+    NARROW_INPUTS,
+    NARROW_VECTORS,
     SMALL_BATCH,
     SMALL_RESTING,
     SMALL_SPARSE,
@@ -158,6 +160,10 @@ class Background(NamedTuple):
     share: float
 
 
+#: What has its first layer in rows by input take all samples as they are.
+NO_BACKGROUND = Background(0.0, 1.0)
+
+
 def background(network: Network, X: np.ndarray, samples: int) -> Background | None:
     """The value that most inputs have, if so many samples are to be taken as what differs from it.
 
@@ -179,6 +185,16 @@ def background(network: Network, X: np.ndarray, samples: int) -> Background | No
 def can_rest(network: Network, rule: Rule, batch: int) -> bool:
     """Whether rows of the first layer may rest: without a gradient, nothing but momentum must move them."""
     return batch <= MOST_SAMPLES and rule.kind in ("plain", "momentum") and not network.l2
+
+
+def is_narrow(network: Network, batch: int, samples: int) -> bool:
+    """Whether few inputs meet so many units that rows by input serve any samples better, no input's ever resting.
+
+    A row by unit of so few inputs is a vector or two, with a sum over its lanes for each sample and unit.
+    """
+    n_in, units = network.sizes[:2]
+    wide = units * np.dtype(network.dtype).itemsize * 8 >= NARROW_VECTORS * vector_bits()
+    return samples >= SPARSE_SAMPLES and wide and batch * n_in <= NARROW_INPUTS * units
 
 
 def is_small(batch: int, members: int, sparse: bool = False, resting: bool = False) -> bool:
