@@ -330,7 +330,9 @@ def test_committed_table_is_that_of_the_committed_result():
 def test_committed_result_is_of_all_kernels_as_they_are():
     """Whoever changes a kernel's text, or what it imports, runs `make cuda-compile` again."""
     result = json.loads((Path(__file__).parent.parent / "bench" / "results" / "cuda_compile.json").read_text())
-    texts = {name: cuda_compile.fingerprint(variant.build()[0]) for name, variant in cuda_compile.all_variants().items()}
+    texts = {
+        name: cuda_compile.fingerprint(variant.build()[0]) for name, variant in cuda_compile.all_variants().items()
+    }
     every = {
         (name, f"sm_{major}{minor}", texts[name])
         for name, variant in cuda_compile.all_variants().items()
