@@ -155,10 +155,31 @@ def test_an_exception_of_a_lone_member_is_raised():
             team.run(1, work, stopper(new_team(2)), brief)
 
 
-def test_threads_are_numbas_number_where_none_is_asked_for(monkeypatch):
-    assert team.most_threads() == config.NUMBA_NUM_THREADS
-    monkeypatch.setattr(config, "NUMBA_NUM_THREADS", 7)
-    assert team.most_threads() == 7
+def test_threads_are_those_that_numba_was_told_or_cores(monkeypatch):
+    usual = config.NUMBA_DEFAULT_NUM_THREADS
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    monkeypatch.setattr(config, "NUMBA_NUM_THREADS", usual)
+    assert team.most_threads() == min(usual, team.cores())
+    monkeypatch.setattr(team, "cores", lambda: 1)
+    assert team.most_threads() == 1
+    monkeypatch.setenv("NUMBA_NUM_THREADS", str(usual))
+    assert team.most_threads() == usual
+    monkeypatch.delenv("NUMBA_NUM_THREADS")
+    monkeypatch.setattr(config, "NUMBA_NUM_THREADS", usual + 7)
+    assert team.most_threads() == usual + 7
+
+
+def test_hyperthreads_of_a_core_count_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 4, 5}, raising=False)
+    for number, siblings in {0: "0,4", 1: "1,5", 2: "2,6", 3: "3,7", 4: "0,4", 5: "1,5"}.items():
+        file = tmp_path / f"cpu{number}" / "topology" / "thread_siblings_list"
+        file.parent.mkdir(parents=True)
+        file.write_text(siblings + "\n")
+    assert team.cores(tmp_path) == 3
+    assert team.cores(tmp_path / "nowhere") == 5
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert team.cores(tmp_path / "elsewhere") == 6
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signal can be sent to a thread on this system")

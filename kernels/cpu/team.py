@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
@@ -235,8 +236,26 @@ def restore_subnormals(typing, state):
 
 # ------------------------------------------------------------------------------------------------------------ starting
 def most_threads() -> int:
-    """The number of threads where none is asked for: NUMBA_NUM_THREADS, by default the cores this process may use."""
-    return config.NUMBA_NUM_THREADS
+    """The number of threads where none is asked for: NUMBA_NUM_THREADS, or the cores this process may use.
+
+    A core's two hyperthreads count once: they share its arithmetic and its caches, which one thread fills.
+    """
+    asked, usual = config.NUMBA_NUM_THREADS, config.NUMBA_DEFAULT_NUM_THREADS
+    if asked != usual or "NUMBA_NUM_THREADS" in os.environ:
+        return asked
+    return min(usual, cores())
+
+
+@cache
+def cores(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
+    """The cores on which this process may run, as Linux describes them in those files; elsewhere its logical CPUs."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    allowed = os.sched_getaffinity(0)
+    try:
+        return len({(cpus / f"cpu{number}/topology/thread_siblings_list").read_text() for number in allowed})
+    except OSError:
+        return len(allowed)
 
 
 def run(members: int, work: Callable[[int], None], stop: Callable[[], None], brief: bool = False) -> None:
