@@ -561,13 +561,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept[row["kernel"], row["capability"]] = row
         print(f"{row['kernel']}, {row['capability']}: {'; '.join(row['faults']) or 'ok'}", file=sys.stderr, flush=True)
         if given.out is not None:
-            results.save(described(list(kept.values())), given.out)
+            results.save(described(list(kept.values())), given.out, compact=True)
     if given.go_on:  # without what the dispatcher has no more
         rows = [row for row in kept.values() if row["kernel"] in all_variants()]
     text = table(rows)
     print(text)
     if given.out is not None:
-        results.save(described(rows), given.out)
+        results.save(described(rows), given.out, compact=True)
         write_then_rename(given.out.with_suffix(".md"), (text + "\n").encode())
     return int(any(row["faults"] for row in rows))
 

@@ -19,7 +19,7 @@ RESAMPLES = 2000  #: of a bootstrap
 LEVEL = 0.95  #: of its interval
 
 
-def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def save(result: dict[str, Any], path: str | os.PathLike[str], *, compact: bool = False) -> None:
     """Write a result as JSON: to a temporary name in the same folder first, then renamed.
 
     Parameters
@@ -28,12 +28,15 @@ def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
         As `fastmlp.bench.measure.measure_suite` returns it.
     path : path-like
         An existing file is replaced; the folder is made if it is not there.
+    compact : bool, default False
+        Whether it is written without line breaks and spaces, for what nobody reads as it stands.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 1}
+        temporary.write_text(json.dumps(result, ensure_ascii=False, **layout) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
