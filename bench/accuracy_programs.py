@@ -157,7 +157,8 @@ def jax_scan(settings: Settings, seed: int, folder: str, platform: str = "cpu") 
     def loss(parameters: Any, x: Any, y: Any) -> Any:
         return -jax.numpy.take_along_axis(jax.nn.log_softmax(logits(parameters, x)), y[:, None], 1).mean()
 
-    def epoch(parameters: Any, velocity: Any, order: Any, rate: Any) -> Any:
+    # Images come as arguments: as constants of the program they would have XLA compile for seconds.
+    def epoch(parameters: Any, velocity: Any, X: Any, y: Any, order: Any, rate: Any) -> Any:
         def step(carry: Any, batch: Any) -> Any:
             p, v = carry
             g = jax.grad(loss)(p, X[batch], y[batch])
@@ -167,13 +168,13 @@ def jax_scan(settings: Settings, seed: int, folder: str, platform: str = "cpu") 
         return jax.lax.scan(step, (parameters, velocity), order)[0]
 
     epoch = jax.jit(epoch, donate_argnums=(0, 1))
-    test = jax.jit(lambda parameters: (logits(parameters, test_X).argmax(1) == test_y).mean())
+    test = jax.jit(lambda parameters, X, y: (logits(parameters, X).argmax(1) == y).mean())
     for rate in rates(settings):
         order = rng.permutation(len(X))[: steps * B].reshape(steps, B)
         with TRAINING.running():
-            trained = epoch(parameters, velocity, jax.numpy.asarray(order), np.float32(rate))
+            trained = epoch(parameters, velocity, X, y, jax.numpy.asarray(order), np.float32(rate))
             parameters, velocity = jax.block_until_ready(trained)
-        yield float(test(parameters))
+        yield float(test(parameters, test_X, test_y))
 
 
 #: name -> (label, the package whose version counts, program)

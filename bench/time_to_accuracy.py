@@ -75,8 +75,8 @@ class Settings:
 SETTINGS = {
     "fastmlp": Settings(128, 0.15, 10),
     "jax": Settings(128, 0.15, 10),
-    "torch-preloaded": Settings(128, 0.15, 10, threads=1),
-    "torch-dataloader": Settings(128, 0.15, 10, threads=1),
+    "torch-preloaded": Settings(128, 0.15, 10, threads=2),
+    "torch-dataloader": Settings(128, 0.15, 10, threads=2),
     "lab": Settings(5, 0.001, 5, decline=False, shift=-0.5),
 }
 

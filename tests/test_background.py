@@ -38,7 +38,7 @@ from test_contract import HIDDEN, WAYS, check_course, check_epochs, check_one_pa
 from fastmlp import Mlp, Sgd, kernels
 from fastmlp.kernels import Network, Rule, reference
 from fastmlp.kernels.cpu import drivers, entries, plan, team
-from fastmlp.kernels.cpu.config import NARROW_INPUTS
+from fastmlp.kernels.cpu.config import BY_INPUT_LANES, BY_INPUT_VECTORS, FEW_INPUTS, NARROW_INPUTS
 
 #: Rules under which rows may rest; the first two as all tests use them.
 RESTING = [RULES[0], RULES[1], Rule("momentum", 0.03, momentum=0.5), Rule("momentum", 0.03, momentum=0.99)]
@@ -121,7 +121,7 @@ def jobs_run() -> Iterator[list[tuple[int, bool, float]]]:
 
     def watched(t, job, p, *rest):
         settings = (c_double * entries.SETTINGS_LENGTH).from_address(int(p[entries.SETTINGS_ARRAY]))
-        jobs.append((job, bool(p[entries.SPARSE]), settings[entries.BACKGROUND]))
+        jobs.append((job, bool(p[entries.BY_INPUT]), settings[entries.BACKGROUND]))
         return run(t, job, p, *rest)
 
     with mock.patch.object(drivers, "run", watched):
@@ -281,6 +281,29 @@ def test_one_pass_and_large_batches(cpu, dtype):
         assert all(sparse for _, sparse, _ in jobs), what
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_by_input_of_samples_taken_whole(cpu, dtype):
+    """The same without a background and its lists: the products of few inputs, edges of their tiles included."""
+    widths, units = (1, 2, 7, 8, 9, 33, 70), (1, 2, 7, 8, 9, 25, 100)
+    for i, (n_in, n_out) in enumerate(product(widths, units)):
+        sizes = (n_in, n_out, 3) if i % 3 else (n_in, n_out + 1)
+        chunk, threads, n = (None, 1, 2, 5, 12, 64, 65)[i % 7], 1 + i % 3, (70, 13, 130)[i // 3 % 3]
+        inputs, options = (("float32", {}), ("uint8", {"input_scale": 1 / 128, "input_shift": -1.0}))[i % 2]
+        hidden = "tanh" if n_out > 20 else HIDDEN[i % 5]
+        network = Network.build(sizes, hidden, bias=i % 4 != 0, dtype=dtype, l2=0.1 * (i % 5 == 0), **options)
+        problem = random_problem(network, n, i, inputs)
+        what = f"{network} X {inputs}, n={n}, chunk={chunk}, {threads} threads"
+        with (
+            forced("samples", always_threads=True, chunk=chunk),
+            mock.patch.object(plan, "has_few_inputs", return_value=True),
+            jobs_run() as jobs,
+        ):
+            check_one_pass(cpu, problem, what, threads)
+            rule = gentle(RULES[i % 4], problem)
+            check_epochs(cpu, problem, rule, n - n // 3, what, epochs=1, threads=threads, composition=False)
+        assert all(by_input for _, by_input, _ in jobs), what
+
+
 # ------------------------------------------------------------------------------------------------------ as found
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_backgrounds_are_found(cpu, dtype):
@@ -343,6 +366,26 @@ def test_who_has_rows_by_input_without_a_background(cpu):
             problem = random_problem(network, n, 0)
             check_epochs(cpu, problem, gentle(rule, problem), 3, str(network), epochs=1, threads=1, composition=False)
         assert {rows_by_input for _, rows_by_input, _ in jobs} == {expected}, (network, rule, n)
+
+
+def test_who_has_rows_by_input_in_large_batches(cpu):
+    """Few inputs of many units, in vectors of many numbers, and enough samples; whatever the rule."""
+    lanes = plan.vector_bits() // 32
+    many = BY_INPUT_VECTORS * lanes
+    cases = [
+        ((FEW_INPUTS, many, 2), "float32", 300, lanes >= BY_INPUT_LANES),
+        ((FEW_INPUTS, many, 2), "float64", 300, lanes // 2 >= BY_INPUT_LANES),
+        ((FEW_INPUTS + 1, many, 2), "float32", 300, False),
+        ((20, many - 1, 2), "float32", 300, False),
+        ((20, many, 2), "float32", 100, False),
+    ]
+    for sizes, dtype, n, expected in cases:
+        problem = random_problem(Network.build(sizes, "tanh", dtype=dtype), n, 0)
+        with jobs_run() as jobs:
+            check_one_pass(cpu, problem, f"{sizes}, n={n}", threads=1)
+            rule = gentle(RULES[3], problem)
+            check_epochs(cpu, problem, rule, n - 30, str(sizes), epochs=1, threads=1, composition=False)
+        assert {by_input for _, by_input, _ in jobs} == {expected}, (sizes, dtype, n)
 
 
 def test_what_is_no_background_is_left_in(cpu):

@@ -481,6 +481,9 @@ def test_plans_choose_the_way_by_the_batch():
     assert plan.members_for(tiny, 1, 8, config.WORK_PER_STEP) == 1
     assert plan.members_for(lab, 5, 8, config.WORK_PER_STEP) == 8
     assert plan.members_for(lab, 10_000, 8, config.WORK_PER_THREAD) == 8
+    unit, each = Network.build((100, 1), loss="binary_cross_entropy"), config.SAMPLES_EACH
+    assert [plan.members_by_samples(unit, n, 8) for n in (2 * each - 1, 2 * each, 100 * each)] == [1, 2, 8]
+    assert plan.members_by_samples(tiny, 10 * each, 8) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)

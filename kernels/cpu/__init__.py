@@ -52,10 +52,15 @@ def _targets(Y: np.ndarray) -> dict[int, np.ndarray]:
     return {entries.LABELS_ARRAY if Y.ndim == 1 else entries.DENSE_ARRAY: Y}
 
 
-def _plan_by_samples(network: Network, found: plan.Background | None, samples: int, members: int) -> plan.Plan:
-    """The plan for so many samples at a time, split by samples."""
-    make = plan.by_samples_sparse if found else plan.by_samples
-    rows = 1 if samples == 1 else min(plan.chunk_samples(network), samples)
+def _plan_by_samples(
+    network: Network, found: plan.Background | None, samples: int, members: int, batch: int
+) -> plan.Plan:
+    """The plan for so many samples in all, so many at a time, split by samples."""
+    if found:
+        make = plan.by_samples_sparse
+    else:
+        make = plan.by_samples_narrow if plan.has_few_inputs(network, samples // members) else plan.by_samples
+    rows = 1 if samples == 1 else min(plan.chunk_samples(network), batch)
     p = plan.plans.get(make, network, rows, members)
     if found:
         plan.set_background(p.settings, network, found.value)
@@ -66,7 +71,7 @@ def _plan_for_one_pass(network: Network, X: np.ndarray, threads: int | None) -> 
     """The plan for all samples, each taken once; a lone sample is one member's, however large the network."""
     n = len(X)
     members = 1 if n == 1 else plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
-    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members)
+    p = _plan_by_samples(network, plan.background(network, X, n // members), n, members, n)
     plan.set_batch(p.plan, X, n, n)
     return p
 
@@ -191,6 +196,8 @@ def train_epoch(
     resting = found is not None and can_rest
     least = WORK_PER_RESTING_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
     members = plan.members_for(network, batch_size, _threads(threads), least)
+    if not plan.is_small(batch_size, members, found is not None, resting):
+        members = max(members, plan.members_by_samples(network, batch_size, _threads(threads)))
     losses = np.zeros(-(-len(order) // batch_size))
     arrays = {
         **_targets(Y),
@@ -206,7 +213,7 @@ def train_epoch(
             found, resting = plan.NO_BACKGROUND, True
         job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)
     else:
-        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, batch_size, members)
+        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, len(order), members, batch_size)
         arrays[entries.GRADIENTS_ARRAY] = plan.aligned_zeros(members * network.size, network.dtype)
     plan.set_batch(p.plan, X, len(order), batch_size, int(state.step[0]))
     _run(job, network, p, parameters, arrays, rule)

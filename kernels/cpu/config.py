@@ -14,8 +14,9 @@ COLUMNS = 3 if vector_registers() == 16 else 6
 #: Bytes of rows that a member works on at a time in large batches and inference: half of a 512 KiB second-level cache.
 CHUNK_BYTES = 256 * 1024
 #: Fewest and most samples of such a chunk. Fewer have the gradients of wide layers read and written too often: with 16
-#: [784, 1000, 1000, 10] took up to a third longer at batch 128 and 512 (bench/NOTES.md).
-CHUNK_SAMPLES = (64, 256)
+#: [784, 1000, 1000, 10] took up to a third longer at batch 128 and 512. With more, up to 256, narrow layers leave the
+#: first-level cache: [20, 50, 1] takes a twentieth longer (bench/NOTES.md).
+CHUNK_SAMPLES = (64, 96)
 
 #: Batches of at most this many samples for each member are split by units, larger ones by samples.
 SMALL_BATCH = 32
@@ -29,6 +30,9 @@ SMALL_SPARSE = 16
 #: rest, as many as are off the background count, and fewer are enough.
 WORK_PER_STEP = 38_000
 WORK_PER_RESTING_STEP = 10_000
+#: The same where each member has `SAMPLES_EACH` of its own, as far as it goes: [100, 1] at batch 128 gains a quarter.
+WORK_PER_LARGE_STEP = 6_000
+SAMPLES_EACH = 64
 
 #: The same for a whole call of inference, below which starting one more thread costs more than it saves.
 WORK_PER_THREAD = 5_000_000
@@ -58,6 +62,16 @@ SPARSE_SAMPLES = 200
 #: (bench/NOTES.md).
 NARROW_INPUTS = 4
 NARROW_VECTORS = 2
+
+#: Large batches, and inference, in rows by input without a background: from which lanes of a vector on, from which
+#: vectors of units on, and up to which inputs. There it is 3 to 30 % faster; elsewhere it was up to 37 % slower, and at
+#: best 4 % faster (bench/NOTES.md).
+BY_INPUT_LANES = 8
+BY_INPUT_VECTORS = 6
+FEW_INPUTS = 100
+
+#: Bytes ahead in the order by which samples of large batches are asked for from memory while others are taken in.
+AHEAD_BYTES = 4096
 
 #: Share of inputs off the background that a step is reckoned with at least: what it does besides is not nothing.
 LEAST_SHARE = 0.01

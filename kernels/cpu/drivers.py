@@ -26,13 +26,14 @@ from numba.extending import intrinsic
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.compiling import compiled
-from fastmlp.kernels.cpu.config import COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES, WEIGHT_BYTES
+from fastmlp.kernels.cpu.config import AHEAD_BYTES, COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES, WEIGHT_BYTES
 from fastmlp.kernels.cpu.entries import (
     ADDRESS,
     BATCH,
     BETA1,
     BETA2,
     BIAS,
+    BY_INPUT,
     CHUNK,
     CORRECTION1,
     CORRECTION2,
@@ -52,6 +53,7 @@ from fastmlp.kernels.cpu.entries import (
     LABELS_ARRAY,
     LANES,
     LAYERS,
+    LISTED,
     LISTS_ARRAY,
     LOSS,
     LOSSES_ARRAY,
@@ -80,7 +82,6 @@ from fastmlp.kernels.cpu.entries import (
     SLOPES,
     SLOTS,
     SLOTS_ARRAY,
-    SPARSE,
     STEP,
     SUMS,
     TABLE_ARRAY,
@@ -119,9 +120,7 @@ from fastmlp.kernels.cpu.tiles import (
     dot1,
     dot2,
     dot4,
-    gradient1,
-    gradient2,
-    gradient4,
+    outer,
     rule1,
     rule2,
     rule4,
@@ -139,16 +138,19 @@ SIDE_BY_SIDE = 16
 
 # --------------------------------------------------------------------------------------------------------- small parts
 @compiled
-def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, last):
+def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, last, ahead):
     """Samples and targets at places first … last - 1 of the order, into rows from x0 and t0 on.
 
     An empty order stands for 0, 1, 2, …; where there are neither labels nor dense targets, the rows stay as they are.
+    Meanwhile samples so many places ``ahead`` in the order are asked for from memory.
     """
     n_in, n_out = table[0, N_IN], table[plan[LAYERS] - 1, N_OUT]
     sx, st = table[0, STRIDE], table[plan[LAYERS] - 1, OUT_STRIDE]
     scale, shift = scratch.dtype.type(settings[SCALE]), scratch.dtype.type(settings[SHIFT])
     for i in range(first, last):
         sample = order[i] if len(order) else i
+        if ahead and i + ahead < len(order):
+            ask_for_bytes(plan[ADDRESS] + order[i + ahead] * plan[ROW_BYTES], plan[ROW_BYTES])
         x, row = x0 + (i - first) * sx, t0 + (i - first) * st
         gather(plan[ADDRESS] + sample * plan[ROW_BYTES], plan[INPUT_CODE], n_in, scale, shift, scratch, x)
         if len(dense):
@@ -192,7 +194,7 @@ def output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, total):
             for k in range(n_out):
                 scratch[p + k] *= scale
         else:
-            activate(code, scratch, z, n_out, scratch, p, scratch, s)
+            activate(code, scratch, z, n_out, scratch, p, scratch, s, np.int64(0))
             loss += elementwise_loss(
                 plan[LOSS], scratch, z, n_out, scratch, p, scratch, s, scratch, t, factor, scratch, d
             )
@@ -210,7 +212,7 @@ def lone_outputs(loss_code, code, scratch, z0, t0, d0, p0, s0, stride, n, factor
     z, t, p, s, d = s0, s0 + width, s0 + 2 * width, s0 + 3 * width, s0 + 4 * width
     for i in range(n):
         scratch[z + i], scratch[t + i] = scratch[z0 + i * stride], scratch[t0 + i * stride]
-    activate(code, scratch, z, n, scratch, p, scratch, s)
+    activate(code, scratch, z, n, scratch, p, scratch, s, np.int64(0))
     loss = 0.0
     for k in range(0, n, 64):
         loss += elementwise_loss(
@@ -386,12 +388,13 @@ def train_small(
 
     x0, t0 = own + table[0, INPUT], own + plan[TARGETS]
     first = np.int64(0)
-    take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, min(batch, samples))
-    if plan[SPARSE]:
+    take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first, min(batch, samples), np.int64(0))
+    if plan[BY_INPUT]:
         enter_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists)
         list_batch(t, plan, table, settings, scratch, lists, first, min(batch, samples), first)
     done = np.int64(0)  # samples of the step before
-    by_columns = plan[SPARSE] and layers > 1
+    by_columns = plan[BY_INPUT] and layers > 1
+    shared = np.int64(members > 1 and not plan[BY_INPUT])  # whether units are shared out other than by whole vectors
     for s in range(steps + 1):
         n = max(min(batch, samples - s * batch), 0)
         if s > 0:
@@ -402,7 +405,7 @@ def train_small(
             base = table[layer, INPUT] + (own if layer == 0 else 0)
             now, before = base + s % 2 * batch * stride, base + (s + 1) % 2 * batch * stride
             first, end = (
-                own_units(t, plan, n_out) if plan[SPARSE] else (n_out * t // members, n_out * (t + 1) // members)
+                own_units(t, plan, n_out) if plan[BY_INPUT] else (n_out * t // members, n_out * (t + 1) // members)
             )
             d0 = table[layer, DELTA] + (own if layer == 0 or layer == last else 0)
             z0 = own + plan[SUMS]
@@ -412,10 +415,10 @@ def train_small(
                 left -= lanes * plan[BIAS] * (t == 0)
                 first, end, z0 = np.int64(0), n_out, plan[PARTIAL] + (s % 2 * members + t) * batch * so
             target = table[layer, OUTPUT] + s % 2 * batch * so
-            alone = layer == last and members == 1 and not plan[SPARSE]  # its logits need not be brought to the others
-            if alone:
+            alone = layer == last and members == 1 and not plan[BY_INPUT]
+            if alone:  # its logits need not be brought to the others
                 z0 = target
-            if layer == 0 and plan[SPARSE]:
+            if layer == 0 and plan[BY_INPUT]:
                 lazy_sweep(t, plan, table, settings, H, scratch, lists, d0 + first, done, n, s, z0)
             else:
                 sweep(
@@ -428,23 +431,21 @@ def train_small(
                 for i in range(n):
                     activate(
                         code, scratch, z0 + i * so, end - first,
-                        scratch, target + i * so + first, scratch, slopes + i * so + first,
+                        scratch, target + i * so + first, scratch, slopes + i * so + first, shared,
                     )  # fmt: skip
             if layer == 0 and s + 1 < steps:
                 other, place = (s + 1) % 2 * batch, (s + 1) * batch
                 take_in(
                     plan, table, settings, order, labels, dense, scratch,
-                    x0 + other * sx, t0 + other * st, place, min(place + batch, samples),
+                    x0 + other * sx, t0 + other * st, place, min(place + batch, samples), batch,
                 )  # fmt: skip
-                for i in range(place + batch, min(place + 2 * batch, samples)):
-                    ask_for_bytes(plan[ADDRESS] + order[i] * plan[ROW_BYTES], plan[ROW_BYTES])
-                if plan[SPARSE]:
+                if plan[BY_INPUT]:
                     n_next = min(batch, samples - place)
                     list_batch(t, plan, table, settings, scratch, lists, (s + 1) % 2, n_next, s + 1)
             if (layer != last - 1 or not by_columns) and not barrier(t, team, members):
                 return
         if s == steps:
-            if plan[SPARSE]:
+            if plan[BY_INPUT]:
                 leave_lazy_rows(t, plan, table, parameters, slots, H, scratch, lists, s)
             return
         d0 = own + table[last, DELTA]
@@ -462,7 +463,7 @@ def train_small(
                 errors[s] = squares / (2 * n * table[last, N_OUT])
         for layer in range(last, 0, -1):
             width = table[layer - 1, N_OUT]
-            if layer == 1 and not plan[SPARSE]:  # the vectors that hold this member's own units
+            if layer == 1 and not plan[BY_INPUT]:  # the vectors that hold this member's own units
                 first, end = width * t // members // lanes * lanes, width * (t + 1) // members
             else:  # whole vectors, shared out
                 first, end = own_units(t, plan, width)
@@ -486,7 +487,7 @@ def forward(t, plan, table, parameters, order, scratch, lists, n, place, stop):
     for layer in range(plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         x0, z0, so = own + table[layer, INPUT], own + table[layer, OUTPUT], table[layer, OUT_STRIDE]
-        if layer == 0 and plan[SPARSE]:
+        if layer == 0 and plan[BY_INPUT]:
             first_forward(t, plan, table, order, scratch, lists, n, place, stop)
         else:
             dot_block(table, layer, parameters, scratch, np.int64(0), n_out, x0, n, z0, start, n_in)
@@ -495,7 +496,7 @@ def forward(t, plan, table, parameters, order, scratch, lists, n, place, stop):
             for i in range(n):
                 activate(
                     table[layer, ACTIVATION], scratch, z0 + i * so, n_out,
-                    scratch, z0 + i * so, scratch, s0 + i * so,
+                    scratch, z0 + i * so, scratch, s0 + i * so, np.int64(0),
                 )  # fmt: skip
 
 
@@ -503,39 +504,20 @@ def forward(t, plan, table, parameters, order, scratch, lists, n, place, stop):
 def backward(t, plan, table, settings, parameters, scratch, lists, n, gradients, more):
     """The chunk's gradient of all layers, stored or added to what is there; the output's delta is there already.
 
-    A block of columns of the inputs stays in the first-level cache while all units pass over it. A sparse first layer's
-    gradient gathers in rows by input, until the last chunk has been.
+    The gradient of a first layer in rows by input gathers there, until the last chunk has been.
     """
     lanes, own, g0 = plan[LANES], plan[PRIVATE] + t * plan[REGION], t * plan[SIZE]
     for layer in range(plan[LAYERS] - 1, -1, -1):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         stride, sd = table[layer, STRIDE], table[layer, OUT_STRIDE]
         d0, x0, target = own + table[layer, DELTA], own + table[layer, INPUT], g0 + table[layer, OFFSET]
-        start = -lanes * plan[BIAS]
-        if layer == 0 and plan[SPARSE]:
+        if layer == 0 and plan[BY_INPUT]:
             first_backward(t, plan, table, settings, scratch, lists, n, more)
-            start = n_in
-        while start < n_in:
-            stop = min(start + COLUMNS * lanes, n_in)
-            j = 0
-            while j < n_out:
-                rest, g = n_out - j, target + j * stride
-                if rest >= ROWS:
-                    gradient4(
-                        n, scratch, d0 + j, 1, sd, scratch, x0, stride, gradients, g, stride, start, stop, lanes, more
-                    )
-                    j += ROWS
-                elif rest >= 2:
-                    gradient2(
-                        n, scratch, d0 + j, 1, sd, scratch, x0, stride, gradients, g, stride, start, stop, lanes, more
-                    )
-                    j += 2
-                else:
-                    gradient1(
-                        n, scratch, d0 + j, 1, sd, scratch, x0, stride, gradients, g, stride, start, stop, lanes, more
-                    )
-                    j += 1
-            start = start + COLUMNS * lanes
+        else:
+            outer(
+                n_out, n, scratch, d0, np.int64(1), sd, scratch, x0, stride, gradients, target, stride,
+                -lanes * plan[BIAS], n_in, lanes, more,
+            )  # fmt: skip
         if layer > 0:
             s0, e0 = own + table[layer - 1, SLOPES], own + table[layer - 1, DELTA]
             delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, np.int64(0), table[layer, N_IN])
@@ -551,17 +533,18 @@ def batch_gradient(
     low, high = n * t // members, n * (t + 1) // members
     if low == high:
         fill(gradients, g0, plan[SIZE], np.int64(0))
-    if low == high and plan[SPARSE]:
+    if low == high and plan[BY_INPUT]:
         summed = own + plan[GRADIENT_BY_INPUT]
         fill(scratch, summed, plan[MATRIX], np.int64(0))
-    if plan[SPARSE]:
+    if plan[BY_INPUT]:
         first_start(t, plan, settings, scratch)
+    ahead = 0 if plan[LISTED] else AHEAD_BYTES // plan[ROW_BYTES] + 1  # lists ask for the next chunk's samples
     total, squares, i = 0.0, 0.0, low
     while i < high:
         chunk = min(plan[CHUNK], high - i)
         take_in(
             plan, table, settings, order, labels, dense, scratch,
-            own + table[0, INPUT], own + plan[TARGETS], place + i, place + i + chunk,
+            own + table[0, INPUT], own + plan[TARGETS], place + i, place + i + chunk, ahead,
         )  # fmt: skip
         forward(
             t, plan, table, parameters, order, scratch, lists, chunk, place + i + chunk, place + high
@@ -582,7 +565,7 @@ def find_gradient(
     t, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, gradients, partial, team
 ):
     """Member t's part of the gradient of all samples as one batch."""
-    if plan[SPARSE]:
+    if plan[BY_INPUT]:
         enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
         if not barrier(t, team, plan[MEMBERS]):
             return
@@ -590,7 +573,7 @@ def find_gradient(
         t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, np.int64(0),
         plan[SAMPLES], len(partial) == 0,
     )  # fmt: skip
-    if plan[SPARSE]:
+    if plan[BY_INPUT]:
         first_gradient_by_unit(t, plan, table, scratch, gradients)
 
 
@@ -598,7 +581,7 @@ def find_gradient(
 def update_rows(t, plan, table, H, parameters, slots, gradients):
     """The rule on the rows that member t owns, from the sum of all members' gradients."""
     members, size, lanes, code = plan[MEMBERS], plan[SIZE], plan[LANES], plan[RULE]
-    for layer in range(plan[SPARSE], plan[LAYERS]):
+    for layer in range(plan[BY_INPUT], plan[LAYERS]):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         offset, stride = table[layer, OFFSET], table[layer, STRIDE]
         for j in range(n_out * t // members, n_out * (t + 1) // members):
@@ -615,7 +598,7 @@ def train_large(
 ):  # fmt: skip
     """Member t's part of an epoch of large batches."""
     members, batch, samples = plan[MEMBERS], plan[BATCH], plan[SAMPLES]
-    if plan[SPARSE]:
+    if plan[BY_INPUT]:
         enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
         if not barrier(t, team, members):
             return
@@ -637,11 +620,11 @@ def train_large(
                 errors[s] = squares / (2 * n * table[plan[LAYERS] - 1, N_OUT])
         set_step(plan, settings, H, plan[STEP] + s + 1, n)
         update_rows(t, plan, table, H, parameters, slots, gradients)
-        if plan[SPARSE]:
+        if plan[BY_INPUT]:
             first_update(t, plan, table, settings, H, scratch)
         if not barrier(t, team, members):
             return
-    if plan[SPARSE]:
+    if plan[BY_INPUT]:
         leave_rows_by_input(t, plan, table, parameters, slots, scratch)
 
 
@@ -674,7 +657,7 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
     own = plan[PRIVATE] + t * plan[REGION]
     z0, p0 = own + table[last, OUTPUT], own + plan[PROBABILITIES]
     loss, hits = 0.0, 0
-    if plan[SPARSE]:
+    if plan[BY_INPUT]:
         enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
         if not barrier(t, team, members):
             return
@@ -684,7 +667,7 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
         chunk = min(plan[CHUNK], high - i)
         take_in(
             plan, table, settings, order, labels, dense, scratch,
-            own + table[0, INPUT], own + plan[TARGETS], i, i + chunk,
+            own + table[0, INPUT], own + plan[TARGETS], i, i + chunk, np.int64(0),
         )  # fmt: skip
         forward(t, plan, table, parameters, order, scratch, lists, chunk, i + chunk, high)
         loss += output_deltas(

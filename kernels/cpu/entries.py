@@ -31,7 +31,8 @@ TABLE_COLUMNS = 11
     STEP,  # steps taken before
     LANES,
     SLOTS,  # state arrays of the rule
-    SPARSE,  # whether the first layer lies in rows by input (`fastmlp.kernels.cpu.first_layer`); then also:
+    BY_INPUT,  # whether the first layer lies in rows by input (`fastmlp.kernels.cpu.first_layer`); then also:
+    LISTED,  # whether samples are lists of what differs from a background; else they are taken whole
     WEIGHTS_BY_INPUT,  # scratch offset of its weights so, each state array following the one before, and
     MATRIX,  # the distance between them
     UNITS_STRIDE,  # of a row by input
@@ -59,7 +60,7 @@ TABLE_COLUMNS = 11
     ALWAYS,  # the rows that every step concerns
     PARTIAL,  # scratch offset of the parts of the logits that each member has, of two batches
     PLAN_LENGTH,
-) = range(49)
+) = range(50)
 
 #: Arrays that are found through the plan: after its own entries come, for each, its address and its length. First those
 #: that a plan keeps, then those of a job (0, 0 where it has none).

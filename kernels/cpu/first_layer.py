@@ -1,4 +1,4 @@
-"""The first layer in rows by input, for samples of which most values are one same background (`sparse`).
+"""The first layer in rows by input: for samples that are mostly one background (`sparse`), and for few inputs.
 
 `enter_rows_by_input` copies its weights and their state into scratch, by shares of the inputs; while the job runs they
 are kept there alone, and `leave_rows_by_input` brings them back. In between every member reads all rows, and updates
@@ -21,6 +21,7 @@ from fastmlp.kernels.cpu.entries import (
     GRADIENT_BY_INPUT,
     INPUT,
     LANES,
+    LISTED,
     LISTS,
     MATRIX,
     MEMBERS,
@@ -43,7 +44,7 @@ from fastmlp.kernels.cpu.entries import (
 from fastmlp.kernels.cpu.lists import HALF, list_values, mark
 from fastmlp.kernels.cpu.resting import ask_for_bytes
 from fastmlp.kernels.cpu.sparse import add_gradients, add_products, by_input, by_unit, sum_rows
-from fastmlp.kernels.cpu.tiles import apply_rule
+from fastmlp.kernels.cpu.tiles import apply_rule, outer
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
 
 
@@ -109,6 +110,19 @@ def first_start(t, plan, settings, scratch):
 
 @compiled
 def first_forward(t, plan, table, order, scratch, lists, n, place, stop):
+    """Pre-activations of n samples, from their rows; ``place`` and ``stop`` as in `listed_forward`."""
+    if plan[LISTED]:
+        listed_forward(t, plan, table, order, scratch, lists, n, place, stop)
+        return
+    own, n_in, n_out, sz = plan[PRIVATE] + t * plan[REGION], table[0, N_IN], table[0, N_OUT], table[0, OUT_STRIDE]
+    outer(
+        n, n_in + 1, scratch, own + table[0, INPUT], table[0, STRIDE], np.int64(1), scratch, plan[WEIGHTS_BY_INPUT],
+        plan[UNITS_STRIDE], scratch, own + table[0, OUTPUT], sz, np.int64(0), n_out, plan[LANES], np.int64(0),
+    )  # fmt: skip
+
+
+@compiled
+def listed_forward(t, plan, table, order, scratch, lists, n, place, stop):
     """Pre-activations of n samples, from their rows.
 
     Meanwhile the next samples, at ``place`` and before ``stop`` of the order, are fetched from memory, a row each time
@@ -139,6 +153,12 @@ def first_backward(t, plan, table, settings, scratch, lists, n, more):
     lanes, own = plan[LANES], plan[PRIVATE] + t * plan[REGION]
     n_in, n_out, sx, sd = table[0, N_IN], table[0, N_OUT], table[0, STRIDE], table[0, OUT_STRIDE]
     x0, d0, g0, width = own + table[0, INPUT], own + table[0, DELTA], own + plan[GRADIENT_BY_INPUT], plan[UNITS_STRIDE]
+    if not plan[LISTED]:
+        outer(
+            n_in + 1, n, scratch, x0, np.int64(1), sx, scratch, d0, sd, scratch, g0, width, np.int64(0), n_out, lanes,
+            more,
+        )  # fmt: skip
+        return
     summed, shifted, bias = own + plan[DELTA_SUM], own + plan[SHIFTED], g0 + n_in * width
     background = scratch.dtype.type(settings[BACKGROUND])
     sum_rows(scratch, d0, sd, n, (n_out + lanes - 1) // lanes * lanes, scratch, summed)

@@ -11,16 +11,21 @@ import numpy as np
 
 from fastmlp.kernels.cpu import entries as d
 from fastmlp.kernels.cpu.config import (
+    BY_INPUT_LANES,
+    BY_INPUT_VECTORS,
     CHUNK_BYTES,
     CHUNK_SAMPLES,
+    FEW_INPUTS,
     INPUT_BLOCK,
     NARROW_INPUTS,
     NARROW_VECTORS,
+    SAMPLES_EACH,
     SMALL_BATCH,
     SMALL_RESTING,
     SMALL_SPARSE,
     SPARSE_DENSITY,
     SPARSE_SAMPLES,
+    WORK_PER_LARGE_STEP,
 )
 from fastmlp.kernels.cpu.lists import MOST_SAMPLES
 from fastmlp.kernels.cpu.resting import AHEAD, LONGEST_REST
@@ -153,6 +158,11 @@ def members_for(network: Network, samples: int, threads: int, least: float) -> i
     return max(1, min(threads, int(network.multiply_adds * samples / least)))
 
 
+def members_by_samples(network: Network, batch: int, threads: int) -> int:
+    """How many threads a step is worth that is split by samples."""
+    return members_for(network, batch, min(threads, batch // SAMPLES_EACH), WORK_PER_LARGE_STEP)
+
+
 class Background(NamedTuple):
     """What most inputs are: the value, and the share of the inputs that are something else."""
 
@@ -195,6 +205,16 @@ def is_narrow(network: Network, batch: int, samples: int) -> bool:
     n_in, units = network.sizes[:2]
     wide = units * np.dtype(network.dtype).itemsize * 8 >= NARROW_VECTORS * vector_bits()
     return samples >= SPARSE_SAMPLES and wide and batch * n_in <= NARROW_INPUTS * units
+
+
+def has_few_inputs(network: Network, samples: int) -> bool:
+    """Whether the first layer's products of many samples are quicker in rows by input.
+
+    Rows by unit end each product with a sum over lanes, and begin it with a whole vector for the bias.
+    """
+    lanes = vector_bits() // 8 // np.dtype(network.dtype).itemsize
+    wide = lanes >= BY_INPUT_LANES and network.sizes[1] >= BY_INPUT_VECTORS * lanes
+    return samples >= SPARSE_SAMPLES and wide and network.sizes[0] <= FEW_INPUTS
 
 
 def is_small(batch: int, members: int, sparse: bool = False, resting: bool = False) -> bool:
@@ -288,7 +308,7 @@ def lazy_rows(network: Network, plan: np.ndarray, table: np.ndarray, own: _Space
     n_in, lanes, stride = network.sizes[0], int(plan[d.LANES]), int(table[0, STRIDE])
     vectors = -(-network.sizes[1] // lanes)
     plan[d.APART] = -(-vectors // members) * lanes
-    plan[d.ROWS_BY_INPUT] = own.rows(n_in + 3, 2 * plan[d.APART])
+    plan[d.BY_INPUT], plan[d.ROWS_BY_INPUT] = 1, own.rows(n_in + 3, 2 * plan[d.APART])
     plan[d.REST] = own.rows(LONGEST_REST, 2)
     plan[d.COEFFICIENTS] = own.rows(3, batch)
     sample_lists(network, plan, own, batch, INPUT_BLOCK)
@@ -305,7 +325,7 @@ def lazy_rows(network: Network, plan: np.ndarray, table: np.ndarray, own: _Space
 def sample_lists(network: Network, plan: np.ndarray, own: _Space, samples: int, block: int) -> None:
     """Room for the lists of so many samples, in blocks of so many inputs."""
     n_in = network.sizes[0]
-    plan[d.SPARSE], plan[d.BLOCK], plan[d.BLOCKS] = 1, block, -(-n_in // block)
+    plan[d.LISTED], plan[d.BLOCK], plan[d.BLOCKS] = 1, block, -(-n_in // block)
     plan[d.CAPACITY] = n_in + 1 + plan[d.BLOCKS] + plan[d.LANES]  # a bias, an end for each block, what is overwritten
     plan[d.VALUES] = own.rows(samples, plan[d.CAPACITY])
     plan[d.STARTS] = samples * plan[d.CAPACITY]
@@ -313,11 +333,16 @@ def sample_lists(network: Network, plan: np.ndarray, own: _Space, samples: int, 
 
 
 def by_samples_sparse(network: Network, chunk: int, members: int) -> Plan:
-    """As `by_samples`, for inputs that are mostly zero."""
-    return by_samples(network, min(chunk, MOST_SAMPLES), members, sparse=True)
+    """As `by_samples`, for inputs of which most are one background."""
+    return by_samples(network, min(chunk, MOST_SAMPLES), members, by_input=True, listed=True)
 
 
-def by_samples(network: Network, chunk: int, members: int, sparse: bool = False) -> Plan:
+def by_samples_narrow(network: Network, chunk: int, members: int) -> Plan:
+    """As `by_samples`, for few inputs of many units."""
+    return by_samples(network, chunk, members, by_input=True)
+
+
+def by_samples(network: Network, chunk: int, members: int, by_input: bool = False, listed: bool = False) -> Plan:
     """Scratch for `drivers.train_large` and inference: a region of its own for each member."""
     plan, table = new_plan(network, members)
     shared, own = _Space(network), _Space(network)
@@ -330,23 +355,24 @@ def by_samples(network: Network, chunk: int, members: int, sparse: bool = False)
     table[-1, d.OUTPUT], plan[d.TARGETS] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.CHUNK] = chunk
-    if sparse:
-        rows_by_input(network, plan, table, shared, own, chunk)
+    if by_input:
+        rows_by_input(network, plan, shared, own)
+    if listed:
+        sample_lists(network, plan, own, chunk, INPUT_BLOCK)
+        plan[d.WORDS] = plan[d.LISTS]
+        plan[d.LISTS] += 2 * table[0, STRIDE]
+    elif by_input and network.bias:  # the bias is the last of the rows by input: a 1 after a sample's last value
+        own.ones.append((table[0, d.INPUT] + network.sizes[0], chunk, table[0, STRIDE]))
     return finish(network, plan, table, shared, own, members)
 
 
-def rows_by_input(
-    network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space, own: _Space, chunk: int
-) -> None:
-    """Scratch for `first_layer`: weights and as many state arrays as any rule has, gradients, lists."""
+def rows_by_input(network: Network, plan: np.ndarray, shared: _Space, own: _Space) -> None:
+    """Scratch for `first_layer`: weights and as many state arrays as any rule has, and gradients."""
     n_in, units = network.sizes[0], -(-network.sizes[1] // own.block) * own.block
-    plan[d.UNITS_STRIDE], plan[d.MATRIX] = units, (n_in + 1) * units
+    plan[d.BY_INPUT], plan[d.UNITS_STRIDE], plan[d.MATRIX] = 1, units, (n_in + 1) * units
     plan[d.WEIGHTS_BY_INPUT] = shared.rows((1 + max(slots for _, slots in UPDATES.values())) * (n_in + 1), units)
     plan[d.GRADIENT_BY_INPUT] = own.rows(n_in + 1, units)
     plan[[d.UNIT_SUMS, d.BASE, d.DELTA_SUM, d.SHIFTED]] = [own.rows(1, units) for _ in range(4)]
-    sample_lists(network, plan, own, chunk, INPUT_BLOCK)
-    plan[d.WORDS] = plan[d.LISTS]
-    plan[d.LISTS] += 2 * table[0, STRIDE]
 
 
 def finish(network: Network, plan: np.ndarray, table: np.ndarray, shared: _Space, own: _Space, members: int) -> Plan:

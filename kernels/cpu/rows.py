@@ -75,34 +75,46 @@ def gather(typing, address, code, n, scale, shift, X, x0):
 
 
 @intrinsic
-def activate(typing, code, Z, z0, n, A, a0, S, s0):
+def activate(typing, code, Z, z0, n, A, a0, S, s0, shared):
     """A = σ(Z) and S = σ'(Z) over n values. Softmax and identity leave Z as it is; Z may be A.
 
-    Only the n values are written: their neighbours in A and S belong to other threads.
+    Where ``shared`` is not 0, the n values alone are written: their neighbours belong to other threads. Elsewhere the
+    last vector is written whole, with zeros as padding, for processors can be slow to write a part of one.
     """
-    signature = types.void(I, Z, I, I, A, I, S, I)
+    signature = types.void(I, Z, I, I, A, I, S, I, I)
 
     def generate(context, builder, signature, arguments):
-        code, Z, z0, n, A, a0, S, s0 = arguments
+        code, Z, z0, n, A, a0, S, s0, shared = arguments
         kinds = signature.args
         Z, A, S = (pointer(context, builder, kinds[i], a) for i, a in ((1, Z), (4, A), (6, S)))
         m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
         full = builder.and_(n, int_constant(-m.lanes))
 
         def body(formula):
-            def write(k, mask):
+            def vectors(k):
                 value, slope = formula(Vec(m, m.load(Z, builder.add(z0, k), aligned=False)), m)
-                for vector, target, start in ((value, A, a0), (slope, S, s0)):
-                    if mask is None:
-                        m.store(vector.value, target, builder.add(start, k), aligned=False)
-                    else:
-                        m.store_first(vector.value, target, builder.add(start, k), mask)
+                return (value.value, A, builder.add(a0, k)), (slope.value, S, builder.add(s0, k))
+
+            def write(k, _):
+                for vector, target, place in vectors(k):
+                    m.store(vector, target, place, aligned=False)
                 return []
 
+            def write_rest():
+                rest, alone = m.first_lanes(builder.sub(n, full)), builder.icmp_signed("==", shared, int_constant(0))
+                written = vectors(full)
+                with builder.if_else(alone) as (then, otherwise):
+                    with then:
+                        for vector, target, place in written:
+                            m.store(builder.select(rest, vector, m.constant(0)), target, place, aligned=False)
+                    with otherwise:
+                        for vector, target, place in written:
+                            m.store_first(vector, target, place, rest)
+
             def run():
-                loop(builder, int_constant(0), full, m.lanes, [], lambda k, _: write(k, None))
-                rest = m.first_lanes(builder.sub(n, full))
-                loop(builder, full, n, m.lanes, [], lambda k, _: write(k, rest))
+                loop(builder, int_constant(0), full, m.lanes, [], write)
+                with builder.if_then(builder.icmp_signed("<", full, n)):
+                    write_rest()
 
             return run
 

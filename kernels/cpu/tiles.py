@@ -336,3 +336,26 @@ dot4, dot2, dot1 = (make_dot(R) for R in (ROWS, 2, 1))
 rule4, rule2, rule1 = (make_rule(R) for R in (ROWS, 2, 1))
 gradient4, gradient2, gradient1 = (make_gradient(R) for R in (ROWS, 2, 1))
 delta4, delta2, delta1 = (make_delta(R) for R in (ROWS, 2, 1))
+
+
+@compiled
+def outer(rows, count, D, d0, dr, dk, B, b0, sb, G, g0, sg, start, stop, lanes, more):
+    """So many rows of G = Σ D B, or G += Σ D B, columns ``start`` … stop - 1.
+
+    A block of columns of B stays in the first-level cache while all rows pass over it.
+    """
+    while start < stop:
+        end = min(start + COLUMNS * lanes, stop)
+        r = 0
+        while r < rows:
+            rest, d, g = rows - r, d0 + r * dr, g0 + r * sg
+            if rest >= ROWS:
+                gradient4(count, D, d, dr, dk, B, b0, sb, G, g, sg, start, end, lanes, more)
+                r += ROWS
+            elif rest >= 2:
+                gradient2(count, D, d, dr, dk, B, b0, sb, G, g, sg, start, end, lanes, more)
+                r += 2
+            else:
+                gradient1(count, D, d, dr, dk, B, b0, sb, G, g, sg, start, end, lanes, more)
+                r += 1
+        start = end
