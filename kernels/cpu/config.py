@@ -29,7 +29,7 @@ SMALL_SPARSE = 16
 #: [20, 50, 1] and [64, 32, 10] gain nothing from a second thread at batch 32, [784, 100, 10] does at 1. Where rows
 #: rest, as many as are off the background count, and fewer are enough.
 WORK_PER_STEP = 38_000
-WORK_PER_RESTING_STEP = 10_000
+WORK_PER_RESTING_STEP = 11_000
 #: The same where each member has `SAMPLES_EACH` of its own, as far as it goes: [100, 1] at batch 128 gains a quarter.
 WORK_PER_LARGE_STEP = 6_000
 SAMPLES_EACH = 64
