@@ -454,6 +454,19 @@ def test_more_threads_than_units_or_samples(way):
             check_epochs(cpu, problem, RULES[1], batch_size, f"{network} {way}", threads=threads)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", WAYS)
+def test_softmax_of_every_width(way, dtype):
+    """Rows of logits that fit registers, and longer ones; as many samples as share a logarithm, fewer and more."""
+    cpu = kernels.backend("cpu")
+    for i, n_out in enumerate((2, 3, 4, 5, 7, 8, 9, 12, 13, 15, 16, 17, 24, 25, 33, 49, 70)):
+        network = Network.build((3, n_out), dtype=dtype, bias=i % 3 != 0)
+        problem = random_problem(network, (15, 16, 17, 33)[i % 4], i, labels=i % 2 == 0)
+        with forced(way, always_threads=True):
+            check_one_pass(cpu, problem, f"{network} {way}", threads=1)
+            check_epochs(cpu, problem, RULES[1], len(problem.X), f"{network} {way}", threads=1 + i % 2)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_both_ways_repeat_to_the_bit(way):
     cpu = kernels.backend("cpu")

@@ -109,7 +109,7 @@ from fastmlp.kernels.cpu.lazy_layer import (
     own_units,
 )
 from fastmlp.kernels.cpu.resting import ask_for_bytes
-from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, softmax, subtract_targets
+from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, one_hot, softmax
 from fastmlp.kernels.cpu.sparse import fill, sum_rows
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
@@ -159,9 +159,7 @@ def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first,
         elif len(labels) and n_out == 1:
             scratch[row] = labels[sample]
         elif len(labels):
-            for k in range(n_out):
-                scratch[row + k] = 0
-            scratch[row + labels[sample]] = 1
+            one_hot(labels[sample], n_out, scratch, row)
 
 
 @compiled
@@ -178,21 +176,20 @@ def output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, total):
     """Outputs and deltas (divided by ``total``, the batch's samples) of n rows; returns the sum of their losses."""
     last = plan[LAYERS] - 1
     n_out, stride, code = table[last, N_OUT], table[last, OUT_STRIDE], table[last, ACTIVATION]
-    loss = 0.0
-    one = scratch.dtype.type(1)
-    factor = one / scratch.dtype.type(total)
+    loss, product = 0.0, 1.0
+    factor = scratch.dtype.type(1) / scratch.dtype.type(total)
     if n_out == 1 and n >= SIDE_BY_SIDE:
         return lone_outputs(plan[LOSS], code, scratch, z0, t0, d0, p0, s0, stride, n, factor)
     for i in range(n):
         row = i * stride
         z, t, d, p, s = z0 + row, t0 + row, d0 + row, p0 + row, s0 + row
         if plan[LOSS] == SOFTMAX_LOSS:
-            top, exponentials, chosen = softmax(scratch, z, n_out, scratch, p, scratch, t)
-            scale = one / exponentials
-            loss += math.log(exponentials) + top - chosen
-            subtract_targets(scratch, p, n_out, scale, scratch, t, factor, scratch, d)
-            for k in range(n_out):
-                scratch[p + k] *= scale
+            exponentials, rest = softmax(scratch, z, n_out, scratch, t, factor, scratch, p, scratch, d)
+            product *= exponentials
+            loss += rest
+            if i % 16 == 15 or i == n - 1:  # the sum of logarithms; each factor lies between 1 and n_out
+                loss += math.log(product)
+                product = 1.0
         else:
             activate(code, scratch, z, n_out, scratch, p, scratch, s, np.int64(0))
             loss += elementwise_loss(

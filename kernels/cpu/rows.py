@@ -6,12 +6,12 @@ handled as ceil(n / lanes) vectors; where a row has a neighbour beyond its n val
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.contract import INPUT_DTYPES
-from fastmlp.kernels.cpu.vectors import Vec, VectorMath, cases, int_constant, loop, pointer
+from fastmlp.kernels.cpu.vectors import INT32, Vec, VectorMath, cases, fold, int_constant, loop, pointer
 from fastmlp.kernels.losses import LOSSES
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
@@ -125,59 +125,114 @@ def activate(typing, code, Z, z0, n, A, a0, S, s0, shared):
     return signature, generate
 
 
-@intrinsic
-def softmax(typing, Z, z0, n, P, p0, T, t0):
-    """P = e^(Z - max Z) over a row of n logits; returns (max Z, Σ P, Σ T Z).
+#: Vectors of a row of logits that stay in registers from the first to the last; longer rows are gone over three times.
+MOST_VECTORS = 3
 
-    With the three, softmax is P / Σ P, and the cross-entropy with targets T is ln Σ P + max Z - Σ T Z.
+
+@intrinsic
+def softmax(typing, Z, z0, n, T, t0, factor, P, p0, D, d0):
+    """P = softmax(Z) and D = (P - T) * factor over a row of n logits; returns (Σ e^(Z - max Z), max Z - Σ T Z).
+
+    With the two, the cross-entropy with targets T is the logarithm of the first plus the second.
     """
-    signature = types.UniTuple(Z.dtype, 3)(Z, I, I, P, I, T, I)
+    signature = types.UniTuple(Z.dtype, 2)(Z, I, I, T, I, Z.dtype, P, I, D, I)
 
     def generate(context, builder, signature, arguments):
-        Z, z0, n, P, p0, T, t0 = arguments
+        Z, z0, n, T, t0, factor, P, p0, D, d0 = arguments
         kinds = signature.args
-        Z, P, T = (pointer(context, builder, kinds[i], a) for i, a in ((0, Z), (3, P), (5, T)))
+        Z, T, P, D = (pointer(context, builder, kinds[i], a) for i, a in ((0, Z), (3, T), (6, P), (8, D)))
         m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
+        factor, low, zero = m.spread(factor), m.constant(float("-inf")), m.constant(0)
+        results = [cgutils.alloca_once(builder, m.element) for _ in range(2)]
 
         def inside(k):
             return m.first_lanes(builder.sub(n, k))
 
-        def find(k, largest):
-            z = builder.select(inside(k), m.load(Z, builder.add(z0, k)), m.constant(float("-inf")))
-            return [builder.select(builder.fcmp_ordered(">", largest[0], z), largest[0], z)]
+        def larger(a, b):
+            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
-        (vector,) = loop(builder, int_constant(0), n, m.lanes, [m.constant(float("-inf"))], find)
-        top = m.largest(vector)
-        spread_top = Vec(m, m.spread(top))
+        def masked(mask, vector, other):
+            return vector if mask is None else builder.select(mask, vector, other)
 
-        def exponentials(k, sums):
-            z = m.load(Z, builder.add(z0, k))
-            e = builder.select(inside(k), m.exp(Vec(m, z) - spread_top).value, m.constant(0))
-            m.store(e, P, builder.add(p0, k))
-            return [builder.fadd(sums[0], e), m.fma(m.load(T, builder.add(t0, k)), z, sums[1])]
+        def exponentials(z, mask, top):
+            return masked(mask, m.exp(Vec(m, z) - top).value, zero)
 
-        total, chosen = loop(builder, int_constant(0), n, m.lanes, [m.constant(0)] * 2, exponentials)
-        return context.make_tuple(builder, signature.return_type, [top, m.sum(total), m.sum(chosen)])
+        def finish(k, e, scale):
+            p = builder.fmul(e, scale)
+            m.store(p, P, builder.add(p0, k))
+            m.store(builder.fmul(builder.fsub(p, m.load(T, builder.add(t0, k))), factor), D, builder.add(d0, k))
+
+        def give(top, total, chosen):
+            """Store the results, and return 1 / Σ."""
+            sums = fold(m, [total, chosen])
+            total, chosen = (builder.extract_element(sums, ir.Constant(INT32, lane)) for lane in range(2))
+            builder.store(total, results[0])
+            builder.store(builder.fsub(top, chosen), results[1])
+            return m.spread(builder.fdiv(ir.Constant(m.element, 1.0), total))
+
+        def in_registers(vectors: int):
+            def run():
+                places = [int_constant(v * m.lanes) for v in range(vectors)]
+                masks = [None] * (vectors - 1) + [inside(places[-1])]
+                logits = [m.load(Z, builder.add(z0, k)) for k in places]
+                top = low
+                for z, mask in zip(logits, masks, strict=True):
+                    top = larger(top, masked(mask, z, low))
+                top = m.largest(top)
+                total, chosen, powers = zero, zero, []
+                for k, z, mask in zip(places, logits, masks, strict=True):
+                    powers.append(exponentials(z, mask, Vec(m, m.spread(top))))
+                    total = builder.fadd(total, powers[-1])
+                    chosen = m.fma(m.load(T, builder.add(t0, k)), z, chosen)
+                scale = give(top, total, chosen)
+                for k, e in zip(places, powers, strict=True):
+                    finish(k, e, scale)
+
+            return run
+
+        def from_memory():
+            def find(k, largest):
+                return [larger(largest[0], masked(inside(k), m.load(Z, builder.add(z0, k)), low))]
+
+            top = m.largest(loop(builder, int_constant(0), n, m.lanes, [low], find)[0])
+            spread_top = Vec(m, m.spread(top))
+
+            def add(k, sums):
+                z = m.load(Z, builder.add(z0, k))
+                e = exponentials(z, inside(k), spread_top)
+                m.store(e, P, builder.add(p0, k))
+                return [builder.fadd(sums[0], e), m.fma(m.load(T, builder.add(t0, k)), z, sums[1])]
+
+            scale = give(top, *loop(builder, int_constant(0), n, m.lanes, [zero, zero], add))
+
+            def last(k, _):
+                finish(k, m.load(P, builder.add(p0, k)), scale)
+                return []
+
+            loop(builder, int_constant(0), n, m.lanes, [], last)
+
+        vectors = builder.sdiv(builder.add(n, int_constant(m.lanes - 1)), int_constant(m.lanes))
+        fits = builder.icmp_signed("<=", vectors, int_constant(MOST_VECTORS))
+        bodies = [from_memory, *(in_registers(v) for v in range(1, MOST_VECTORS + 1))]
+        cases(builder, builder.select(fits, vectors, int_constant(0)), bodies)
+        return context.make_tuple(builder, signature.return_type, [builder.load(result) for result in results])
 
     return signature, generate
 
 
 @intrinsic
-def subtract_targets(typing, P, p0, n, scale, T, t0, factor, D, d0):
-    """D = (P * scale - T) * factor over a row of n, padding included (where all are zero)."""
-    signature = types.void(P, I, I, P.dtype, T, I, P.dtype, D, I)
+def one_hot(typing, label, n, T, t0):
+    """T = 1 at place ``label`` of a row of n, 0 elsewhere, padding included."""
+    signature = types.void(I, I, T, I)
 
     def generate(context, builder, signature, arguments):
-        P, p0, n, scale, T, t0, factor, D, d0 = arguments
-        kinds = signature.args
-        P, T, D = (pointer(context, builder, kinds[i], a) for i, a in ((0, P), (4, T), (7, D)))
-        m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
-        scale, factor = m.spread(scale), m.spread(factor)
+        label, n, T, t0 = arguments
+        T = pointer(context, builder, signature.args[2], T)
+        m = VectorMath(builder, context.get_data_type(signature.args[2].dtype))
 
         def body(k, _):
-            p, t = m.load(P, builder.add(p0, k)), m.load(T, builder.add(t0, k))
-            difference = m.fma(p, scale, builder.fneg(t))
-            m.store(builder.fmul(difference, factor), D, builder.add(d0, k))
+            here = m.lane(builder.sub(label, k))
+            m.store(builder.select(here, m.constant(1), m.constant(0)), T, builder.add(t0, k))
             return []
 
         loop(builder, int_constant(0), n, m.lanes, [], body)
@@ -197,7 +252,7 @@ def elementwise_loss(typing, code, Z, z0, n, A, a0, S, s0, T, t0, factor, D, d0)
         Z, A, S, T, D = (pointer(context, builder, kinds[i], a) for i, a in ((1, Z), (4, A), (6, S), (8, T), (11, D)))
         m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
         factor = Vec(m, m.spread(factor))
-        result = builder.alloca(m.element)
+        result = cgutils.alloca_once(builder, m.element)
         builder.store(ir.Constant(m.element, 0.0), result)
 
         def body(value, delta):

@@ -20,41 +20,13 @@ from numba.extending import intrinsic
 
 from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.config import COLUMNS, ROWS
-from fastmlp.kernels.cpu.vectors import INT32, SUM, Vec, VectorMath, cases, int_constant, loop, pointer
+from fastmlp.kernels.cpu.vectors import Vec, VectorMath, cases, fold, int_constant, loop, pointer
 from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
 
 
 # ---------------------------------------------------------------------------------------------------------------- dot
-def fold(m: VectorMath, vectors: list[ir.Value]) -> ir.Value:
-    """The sums of n vectors (n a power of two, at most the lanes) as one vector of n lanes.
-
-    Each step puts the halves of two vectors side by side and adds: n vectors become n/2, each lane now the sum of
-    two, until one is left, with n segments, which is then halved n-wise. A sum of all by about 2n instructions.
-    """
-    b, lanes, n = m.builder, m.lanes, len(vectors)
-
-    def pick(u: ir.Value, v: ir.Value, mask: list[int]) -> ir.Value:
-        return b.shuffle_vector(u, v, ir.Constant(ir.VectorType(INT32, len(mask)), mask))
-
-    segment = lanes
-    while len(vectors) > 1:
-        half, middle = segment // 2, len(vectors) // 2
-        low = [v * lanes + s + i for s in range(0, lanes, segment) for v in (0, 1) for i in range(half)]
-        high = [i + half for i in low]
-        pairs = zip(vectors[:middle], vectors[middle:], strict=True)
-        vectors = [b.fadd(pick(u, v, low), pick(u, v, high), flags=SUM) for u, v in pairs]
-        segment = half
-    (vector,) = vectors
-    while segment > 1:
-        half = segment // 2
-        low = [s + i for s in range(0, n * segment, segment) for i in range(half)]
-        vector = b.fadd(pick(vector, vector, low), pick(vector, vector, [i + half for i in low]), flags=SUM)
-        segment = half
-    return vector
-
-
 def dot_tile(R: int, C: int):
     """An intrinsic: z[c, r] = Σ W[r, k] X[c, k] for R units and C samples, k from ``start`` to ``stop`` by vectors."""
 

@@ -219,12 +219,19 @@ class VectorMath:
 
     def first_lanes(self, count: ir.Value) -> ir.Value:
         """A mask that is set in the lanes below ``count`` (an intp)."""
-        b = self.builder
-        indices = ir.Constant(ir.VectorType(INT32, self.lanes), list(range(self.lanes)))
-        limit = b.insert_element(ir.Constant(indices.type, ir.Undefined), b.trunc(count, INT32), ir.Constant(INT32, 0))
-        zeros = ir.Constant(indices.type, [0] * self.lanes)
-        limit = b.shuffle_vector(limit, ir.Constant(indices.type, ir.Undefined), zeros)
-        return b.icmp_signed("<", indices, limit)
+        indices, limit = self._indices_and(count)
+        return self.builder.icmp_signed("<", indices, limit)
+
+    def lane(self, number: ir.Value) -> ir.Value:
+        """A mask that is set in lane ``number`` (an intp), and nowhere if there is none."""
+        return self.builder.icmp_signed("==", *self._indices_and(number))
+
+    def _indices_and(self, number: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The number of each lane, and in all lanes the given one, as 32-bit integers."""
+        b, indices = self.builder, ir.Constant(ir.VectorType(INT32, self.lanes), list(range(self.lanes)))
+        undefined = ir.Constant(indices.type, ir.Undefined)
+        one = b.insert_element(undefined, b.trunc(number, INT32), ir.Constant(INT32, 0))
+        return indices, b.shuffle_vector(one, undefined, ir.Constant(indices.type, [0] * self.lanes))
 
     def load(self, pointer: ir.Value, offset: ir.Value, aligned: bool = True) -> ir.Value:
         """A vector from an offset in elements."""
@@ -257,6 +264,34 @@ def _round_to_bits(x: float, bits: int) -> float:
     """X with its mantissa cut to so many bits."""
     unit = ulp(x) * 2.0 ** (52 - bits)
     return x // unit * unit
+
+
+def fold(m: VectorMath, vectors: list[ir.Value]) -> ir.Value:
+    """The sums of n vectors (n a power of two, at most the lanes) as one vector of n lanes.
+
+    Each step puts the halves of two vectors side by side and adds: n vectors become n/2, each lane now the sum of
+    two, until one is left, with n segments, which is then halved n-wise. A sum of all by about 2n instructions.
+    """
+    b, lanes, n = m.builder, m.lanes, len(vectors)
+
+    def pick(u: ir.Value, v: ir.Value, mask: list[int]) -> ir.Value:
+        return b.shuffle_vector(u, v, ir.Constant(ir.VectorType(INT32, len(mask)), mask))
+
+    segment = lanes
+    while len(vectors) > 1:
+        half, middle = segment // 2, len(vectors) // 2
+        low = [v * lanes + s + i for s in range(0, lanes, segment) for v in (0, 1) for i in range(half)]
+        high = [i + half for i in low]
+        pairs = zip(vectors[:middle], vectors[middle:], strict=True)
+        vectors = [b.fadd(pick(u, v, low), pick(u, v, high), flags=SUM) for u, v in pairs]
+        segment = half
+    (vector,) = vectors
+    while segment > 1:
+        half = segment // 2
+        low = [s + i for s in range(0, n * segment, segment) for i in range(half)]
+        vector = b.fadd(pick(vector, vector, low), pick(vector, vector, [i + half for i in low]), flags=SUM)
+        segment = half
+    return vector
 
 
 def pointer(context, builder: ir.IRBuilder, kind, array: ir.Value) -> ir.Value:
