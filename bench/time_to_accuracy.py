@@ -70,8 +70,8 @@ class Settings:
         return f"batch {self.batch_size}, {rate}, momentum {self.momentum:g}{pixels}{threads}"
 
 
-#: As `fastmlp.bench.accuracy_tuning` found them: batches of 128 need 8 epochs to 98 %, of 64 and 32 no fewer, and an
-#: epoch of them is everybody's quickest; of 256 no setting got there with every seed. "lab" are the lab's own.
+#: As `fastmlp.bench.accuracy_tuning` found them: batches of 128 need 8 to 10 epochs to 98 %, of 64 and 32 hardly fewer,
+#: and an epoch of them is everybody's quickest; of 256 no setting got there with every seed. "lab" are the lab's own.
 SETTINGS = {
     "fastmlp": Settings(128, 0.15, 10),
     "jax": Settings(128, 0.15, 10),
