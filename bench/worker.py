@@ -16,10 +16,6 @@ from typing import Any
 
 __all__ = ["Host", "main"]
 
-#: Seconds that a contender runs before the clock starts. Its process was stopped while others had their turns: caches
-#: hold what is theirs, and the system may at first have all its threads on one core.
-RUN_IN = 0.1
-
 
 class Host:
     """What a process keeps between commands: its contender."""
@@ -71,8 +67,8 @@ class Host:
             told.append(self.contender.told(self.contender.run(steps)))
         return {"losses": told}
 
-    def time(self, steps: int, warm: int) -> dict[str, Any]:
-        """Take ``warm`` steps, again and again for `RUN_IN`, then so many by the clock: the seconds of the latter.
+    def time(self, steps: int, warm: int, run_in: float = 0.0) -> dict[str, Any]:
+        """Take ``warm`` steps, again and again for ``run_in`` seconds, then so many by the clock: the latter's seconds.
 
         ``device_seconds`` beside them are those by the clock of the contender's device, where it has one.
         """
@@ -80,7 +76,7 @@ class Host:
         while warm:
             self.contender.prepare(warm)
             self.contender.run(warm)
-            if time.perf_counter() - begin >= RUN_IN:
+            if time.perf_counter() - begin >= run_in:
                 break
         self.contender.prepare(steps)
         gc.collect()
