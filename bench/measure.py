@@ -45,8 +45,8 @@ TRIAL_STEPS = (2, 100)  #: … in steps of at least and at most so many
 TRIALS = 3  #: of each setting, of which the fastest counts
 HOPELESS = 5.0  #: times the best's time, beyond which a setting is not tried further
 
-#: Seconds that a contender runs at the beginning of a turn, before the clock. Its process was stopped while others had
-#: theirs: caches hold what is theirs, and the system may at first have all its threads on one core.
+#: Seconds that a contender runs at the beginning of a turn, or of a setting's trial, before the clock. Its process was
+#: stopped while others ran: caches hold what is theirs, and the system may at first have all its threads on one core.
 RUN_IN = 0.1
 
 Progress = Callable[[str], None]
@@ -247,7 +247,7 @@ def try_steps(worker: Worker, steps: int, best: float) -> float:
     On a busy machine two threads can be a thousand times slower than one; a whole trial of them would take minutes.
     """
     few = max(2, steps // 10)
-    short = min(worker.ask("time", steps=few, warm=few)["seconds"] for _ in range(2)) / few
+    short = min(worker.ask("time", steps=few, warm=few, run_in=run_in)["seconds"] for run_in in (RUN_IN, 0.0)) / few
     if short > HOPELESS * best:
         return short
     return min(worker.ask("time", steps=steps, warm=few)["seconds"] for _ in range(TRIALS)) / steps
@@ -326,10 +326,10 @@ def measure_work(
     Returns
     -------
     dict
-        ``work``, ``steps`` and ``warm`` (untimed ones before them) of a turn, ``rounds``; ``contenders``: for each its
-        label, family, version, chosen settings, trials and the number of settings
-        untried (if any), loss_difference, and raw ``seconds`` of each round, with ``device_seconds`` beside them where
-        a device's own clock told them;
+        ``work``, ``steps`` of a turn, ``warm`` and ``run_in`` (so many untimed ones before them, again and again for so
+        many seconds), ``rounds``; ``contenders``: for each its label, family, version, chosen settings, trials and the
+        number of settings untried (if any), loss_difference, and raw ``seconds`` of each round, with ``device_seconds``
+        beside them where a device's own clock told them;
         ``missing`` and ``refused``: reasons.
     """
     expected = expected_of(work)
@@ -362,7 +362,7 @@ def measure_work(
             **entrant.record,
             **times[entrant.name],
         }
-    return {**result, "steps": steps, "warm": warm}
+    return {**result, "steps": steps, "warm": warm, "run_in": RUN_IN}
 
 
 def run_rounds(

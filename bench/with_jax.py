@@ -26,7 +26,7 @@ class Jax(Contender):
     def settings_for(cls, work: Work, cores: int) -> list[Settings]:
         """Threads, and how many steps the loop's body holds."""
         unrolled = (1, 4) if work.batch_size <= 32 else (1,)
-        return [{"threads": threads, "unroll": unroll} for threads in thread_counts(cores) for unroll in unrolled]
+        return [{"threads": threads, "unroll": unroll} for unroll in unrolled for threads in thread_counts(cores)]
 
     def __init__(self, work: Work, settings: Settings) -> None:
         super().__init__(work, settings)

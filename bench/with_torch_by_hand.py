@@ -27,12 +27,12 @@ class TorchByHand(Contender):
 
     @classmethod
     def settings_for(cls, work: Work, cores: int) -> list[Settings]:
-        """Threads, and both layouts of weights and biases."""
+        """Threads, and both layouts of weights and biases: threads, which matter most, before patience can be over."""
         return [
             {"threads": threads, "weights": weights, "bias": bias}
-            for threads in thread_counts(cores)
             for weights in ("in_out", "out_in")
             for bias in ("apart", "in_weights")
+            for threads in thread_counts(cores)
         ]
 
     def __init__(self, work: Work, settings: Settings) -> None:

@@ -6,8 +6,10 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.processes import Crew, Worker, WorkerDied
 from fastmlp.bench.suites import SUITES, Suite
 from fastmlp.bench.work import Work, bytes_touched, operations
+from fastmlp.bench.worker import Host
 from fastmlp.cli import MISTAKE, OK, main
 from fastmlp.kernels import Rule
 
@@ -367,6 +370,50 @@ def test_idle_worker_is_stopped():
         assert worker.ask("losses", chunks=[2])["losses"][0] == pytest.approx(measure.oracle_losses(TINY, 2), rel=1e-5)
     finally:
         worker.close()
+
+
+class Counting:
+    """A contender that notes how many steps it was asked for each time."""
+
+    device_seconds = None
+
+    def __init__(self):
+        self.taken = []
+
+    def prepare(self, steps):
+        pass
+
+    def run(self, steps):
+        self.taken.append(steps)
+        time.sleep(0.01)
+
+
+def test_clock_starts_after_the_run_in():
+    host = Host()
+    for asked, least, most in (({"warm": 2, "run_in": 0.1}, 2, 10), ({"warm": 2}, 1, 1), ({"warm": 0}, 0, 0)):
+        host.contender = Counting()
+        begin = time.perf_counter()
+        seconds = host.time(steps=5, **asked)["seconds"]
+        *before, last = host.contender.taken
+        assert (last, set(before)) == (5, {2} if most else set())
+        assert least <= len(before) <= most
+        assert 0.01 <= seconds <= time.perf_counter() - begin - asked.get("run_in", 0)
+
+
+def test_turns_and_trials_begin_with_a_run_in():
+    asked = []
+
+    class Asked:
+        def ask(self, do, **arguments):
+            asked.append(arguments.get("run_in", 0.0))
+            return {"seconds": 1.0}
+
+    entrant = SimpleNamespace(name="x", settings={}, worker=lambda crew, settings: Asked())
+    measure.run_rounds([entrant], None, 2, 5, 1, lambda text: None)
+    assert asked == [measure.RUN_IN] * 2
+    asked.clear()
+    measure.try_steps(Asked(), 100, math.inf)
+    assert asked[0] == measure.RUN_IN
 
 
 # ---- end to end ----

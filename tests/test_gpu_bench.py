@@ -206,11 +206,14 @@ class Sleeper(FastmlpNumpy):
 
 
 class Deserter(FastmlpNumpy):
-    runs = 0
+    shown = 0
+
+    def told(self, result):
+        self.shown += 1
+        return super().told(result)
 
     def run(self, steps):
-        self.runs += 1
-        if self.runs > 8:
+        if self.shown == 2:  # both calls whose losses are checked are behind it: this is a turn
             os._exit(7)
         return super().run(steps)
 

@@ -134,6 +134,9 @@ SOFTMAX_LOSS = LOSS_CODES[CROSS_ENTROPY]
 #: Samples of one output each from which on they are put side by side; with so many, five numbers of each fit into as
 #: many rows, which have 8 at least.
 SIDE_BY_SIDE = 16
+#: Samples whose losses share one logarithm, which takes 20 ns: of the product of their sums of exponentials, each
+#: between 1 and the number of outputs, so that float64 has room for it.
+SHARE_LOGARITHM = 16
 
 
 # --------------------------------------------------------------------------------------------------------- small parts
@@ -187,7 +190,7 @@ def output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, total):
             exponentials, rest = softmax(scratch, z, n_out, scratch, t, factor, scratch, p, scratch, d)
             product *= exponentials
             loss += rest
-            if i % 16 == 15 or i == n - 1:  # the sum of logarithms; each factor lies between 1 and n_out
+            if (i + 1) % SHARE_LOGARITHM == 0 or i == n - 1:
                 loss += math.log(product)
                 product = 1.0
         else:
