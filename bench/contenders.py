@@ -10,6 +10,7 @@ from fastmlp.bench.contender import Contender
 from fastmlp.bench.predictors import FastmlpPredict, TorchPredictByHand, TorchPredictCompiled, TorchPredictEager
 from fastmlp.bench.with_fastmlp import (
     FastmlpCpu,
+    FastmlpCpuInOrder,
     FastmlpCpuPixels,
     FastmlpCuda,
     FastmlpCudaPixels,
@@ -42,6 +43,7 @@ THREADS = (1, 2, 4, 8, 16)
 #: name -> contender
 CONTENDERS: dict[str, type[Contender]] = {
     "fastmlp-cpu": FastmlpCpu,
+    "fastmlp-cpu-in-order": FastmlpCpuInOrder,
     "fastmlp-cpu-uint8": FastmlpCpuPixels,
     "fastmlp-numpy": FastmlpNumpy,
     "fastmlp-cuda": FastmlpCuda,

@@ -321,13 +321,18 @@ def copied(array: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------------------------------- the CPU's plans
 @contextmanager
 def forced(
-    way: str | None = None, *, always_threads: bool = False, chunk: int | None = None, sparse: bool | None = None
+    way: str | None = None,
+    *,
+    always_threads: bool = False,
+    chunk: int | None = None,
+    sparse: bool | None = None,
+    wide: bool | None = None,
 ) -> Iterator[None]:
     """Have the CPU backend split batches by "units" or by "samples", whatever their size.
 
     ``always_threads`` gives the smallest network as many threads as are asked for, and even a lone one a thread of its
     own; ``chunk`` is the number of samples taken at a time; ``sparse`` whether inference and batches split by samples
-    take them as lists of what is not zero.
+    take them as lists of what is not zero; ``wide`` whether layers have the operands of their products copied.
     """
     from fastmlp.kernels import cpu
     from fastmlp.kernels.cpu import plan
@@ -346,6 +351,9 @@ def forced(
             replace_with(cpu, "BRIEF_WORK", 0)
         if chunk is not None:
             replace_with(plan, "chunk_samples", lambda network: chunk)
+        if wide is not None:
+            replace_with(plan, "is_wide", lambda *arguments: wide)
+            replace_with(plan, "plans", plan._Plans())  # those that are kept were made otherwise
         if sparse is not None:
             found = plan.Background(0.0, 0.5) if sparse else None
             replace_with(plan, "background", lambda *arguments: found)

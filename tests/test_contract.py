@@ -480,6 +480,33 @@ def test_both_ways_repeat_to_the_bit(way):
                 check_course(again, first, Course(0, 0, 0, 0), f"{threads} threads, again")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_wide_layers(threads, dtype):
+    """Blocks of rows, tiles and columns that are left over, in layers wide enough without being forced."""
+    from fastmlp.kernels.cpu import plan
+
+    cpu = kernels.backend("cpu")
+    for i, sizes in enumerate([(300, 231, 5), (40, 301, 230, 3)]):
+        network = Network.build(sizes, "tanh", dtype=dtype, bias=i == 0)
+        assert [plan.is_wide(network, layer) for layer in range(network.layers)].count(True) == 1
+        problem, what = random_problem(network, 150, i, labels=True), f"{network} threads={threads}"
+        check_one_pass(cpu, problem, what, threads)
+        gentle = replace(RULES[1], learning_rate=1e-3)
+        check_epochs(cpu, problem, gentle, 140, what, epochs=1, threads=threads, composition=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_operands_copied_for_the_smallest_layers_too(dtype):
+    cpu = kernels.backend("cpu")
+    for i, (sizes, chunk) in enumerate(product(SHAPES, (1, 5, 11))):
+        network = Network.build(sizes, "tanh", loss="mean_squared_error", dtype=dtype, bias=i % 3 > 0)
+        problem, what, threads = random_problem(network, 11, i), f"{network} chunk={chunk}", 1 + i % 2
+        with forced("samples", always_threads=True, chunk=chunk, wide=True):
+            check_one_pass(cpu, problem, what, threads)
+            check_epochs(cpu, problem, RULES[i % 4], 7, what, threads=threads, composition=False)
+
+
 def test_plans_choose_the_way_by_the_batch():
     """So that the tests above, which force the choice, force something that is used."""
     from fastmlp.kernels.cpu import config, plan
@@ -543,11 +570,12 @@ def any_problem(draw):
     way=st.sampled_from([None, *WAYS]),
     chunk=st.sampled_from([None, 1, 4, 6]),
     sparse=st.booleans(),
+    wide=st.booleans(),
 )
-def test_any_shape(problem, rule, batch_size, threads, way, chunk, sparse):
+def test_any_shape(problem, rule, batch_size, threads, way, chunk, sparse, wide):
     cpu = kernels.backend("cpu")
-    with forced(way, always_threads=way is not None, chunk=chunk, sparse=sparse):
-        what = f"{problem.network} {way} threads={threads} chunk={chunk} sparse={sparse}"
+    with forced(way, always_threads=way is not None, chunk=chunk, sparse=sparse, wide=wide):
+        what = f"{problem.network} {way} threads={threads} chunk={chunk} sparse={sparse} wide={wide}"
         check_one_pass(cpu, problem, what, threads)
         # Slopes sum over inputs, units and outputs: with forty, a step that suits one makes the course chaotic.
         gentle = replace(rule, learning_rate=rule.learning_rate / max(problem.network.sizes))

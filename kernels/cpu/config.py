@@ -48,6 +48,11 @@ SAMPLE_BYTES = 16 * 1024
 #: Bytes of weights, in a block of columns of a layer, over which all samples pass for the delta of the layer below.
 WEIGHT_BYTES = 128 * 1024
 
+#: Bytes of weights from which on a layer's products of large batches have operands copied for their tiles
+#: (`fastmlp.kernels.cpu.packing`), and of how many rows of the gradient at a time.
+WIDE_BYTES = 256 * 1024
+PACKED_ROWS = 96
+
 #: Inputs of a block of the sparse products: of 48 to 392, 96 was the quickest, though 13 vectors of all its rows are
 #: 39 KiB; a chunk reads those of its active inputs.
 INPUT_BLOCK = 96

@@ -26,7 +26,14 @@ from numba.extending import intrinsic
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.compiling import compiled
-from fastmlp.kernels.cpu.config import AHEAD_BYTES, COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES, WEIGHT_BYTES
+from fastmlp.kernels.cpu.config import (
+    AHEAD_BYTES,
+    COLUMNS,
+    FUSED_SAMPLES,
+    ROWS,
+    SAMPLE_BYTES,
+    WEIGHT_BYTES,
+)
 from fastmlp.kernels.cpu.entries import (
     ADDRESS,
     BATCH,
@@ -64,6 +71,7 @@ from fastmlp.kernels.cpu.entries import (
     OUT_STRIDE,
     OUTPUT,
     OUTPUT_SLOPES,
+    PACKED,
     PARTIAL,
     PARTIAL_ARRAY,
     PREDICT,
@@ -91,6 +99,7 @@ from fastmlp.kernels.cpu.entries import (
     TRAIN_LARGE,
     TRAIN_SMALL,
     UPDATE,
+    WIDE,
 )
 from fastmlp.kernels.cpu.first_layer import (
     enter_rows_by_input,
@@ -108,15 +117,14 @@ from fastmlp.kernels.cpu.lazy_layer import (
     list_batch,
     own_units,
 )
-from fastmlp.kernels.cpu.resting import ask_for_bytes
+from fastmlp.kernels.cpu.packing import packed_delta, packed_gradient
+from fastmlp.kernels.cpu.prefetch import ask_for_bytes
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, one_hot, softmax
 from fastmlp.kernels.cpu.sparse import fill, sum_rows
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
     apply_rule,
-    delta1,
-    delta2,
-    delta4,
+    delta_rows,
     dot1,
     dot2,
     dot4,
@@ -243,42 +251,17 @@ def delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, start, s
 
     By blocks of columns whose weights stay in the second-level cache while all samples pass over them.
     """
-    tile = COLUMNS * plan[LANES]
-    width = max(1, WEIGHT_BYTES // (table[layer, N_OUT] * scratch.itemsize) // tile) * tile
+    n_out, offset, stride = table[layer, N_OUT], table[layer, OFFSET], table[layer, STRIDE]
+    sd, se, lanes = table[layer, OUT_STRIDE], table[layer - 1, OUT_STRIDE], plan[LANES]
+    tile = COLUMNS * lanes
+    width = max(1, WEIGHT_BYTES // (n_out * scratch.itemsize) // tile) * tile
     column = start
     while column < stop:
         end = min(column + width, stop)
-        delta_block(plan, table, layer, parameters, scratch, d0, s0, e0, n, column, end)
+        delta_rows(
+            n, n_out, scratch, d0, sd, parameters, offset, stride, scratch, s0, scratch, e0, se, column, end, lanes
+        )
         column = end
-
-
-@compiled
-def delta_block(plan, table, layer, parameters, scratch, d0, s0, e0, n, start, stop):
-    """`delta_below` for a block of columns."""
-    n_out, offset, stride = table[layer, N_OUT], table[layer, OFFSET], table[layer, STRIDE]
-    sd, se, lanes = table[layer, OUT_STRIDE], table[layer - 1, OUT_STRIDE], plan[LANES]
-    i = 0
-    while i < n:
-        rest = n - i
-        d, s, e = d0 + i * sd, s0 + i * se, e0 + i * se
-        if rest >= ROWS:
-            delta4(
-                n_out, scratch, d, sd, 1, parameters, offset, stride,
-                scratch, s, se, scratch, e, se, start, stop, lanes,
-            )  # fmt: skip
-            i += ROWS
-        elif rest >= 2:
-            delta2(
-                n_out, scratch, d, sd, 1, parameters, offset, stride,
-                scratch, s, se, scratch, e, se, start, stop, lanes,
-            )  # fmt: skip
-            i += 2
-        else:
-            delta1(
-                n_out, scratch, d, sd, 1, parameters, offset, stride,
-                scratch, s, se, scratch, e, se, start, stop, lanes,
-            )  # fmt: skip
-            i += 1
 
 
 # -------------------------------------------------------------------------------------------------------- small batches
@@ -511,8 +494,14 @@ def backward(t, plan, table, settings, parameters, scratch, lists, n, gradients,
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         stride, sd = table[layer, STRIDE], table[layer, OUT_STRIDE]
         d0, x0, target = own + table[layer, DELTA], own + table[layer, INPUT], g0 + table[layer, OFFSET]
+        p0 = own + plan[PACKED]
         if layer == 0 and plan[BY_INPUT]:
             first_backward(t, plan, table, settings, scratch, lists, n, more)
+        elif table[layer, WIDE]:
+            packed_gradient(
+                n_out, n, scratch, d0, sd, scratch, x0, stride, gradients, target, stride,
+                -lanes * plan[BIAS], n_in, lanes, more, scratch, p0,
+            )  # fmt: skip
         else:
             outer(
                 n_out, n, scratch, d0, np.int64(1), sd, scratch, x0, stride, gradients, target, stride,
@@ -520,7 +509,13 @@ def backward(t, plan, table, settings, parameters, scratch, lists, n, gradients,
             )  # fmt: skip
         if layer > 0:
             s0, e0 = own + table[layer - 1, SLOPES], own + table[layer - 1, DELTA]
-            delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, np.int64(0), table[layer, N_IN])
+            if table[layer, WIDE]:
+                packed_delta(
+                    n, n_out, scratch, d0, sd, parameters, table[layer, OFFSET], stride, scratch, s0,
+                    scratch, e0, table[layer - 1, OUT_STRIDE], np.int64(0), n_in, lanes, scratch, p0,
+                )  # fmt: skip
+            else:
+                delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, np.int64(0), n_in)
 
 
 @compiled

@@ -4,9 +4,10 @@
 TRAIN_SMALL, TRAIN_LARGE, GRADIENT, UPDATE, PREDICT, FEEDFORWARD, EVALUATE = range(7)
 
 #: Columns of the plan's table, after the five of `Network.table`: where the layer's input rows, output rows, slopes and
-#: deltas lie in scratch, the stride of its output rows, and where its activations go in the result of `FEEDFORWARD`.
-INPUT, OUTPUT, SLOPES, DELTA, OUT_STRIDE, RESULT = range(5, 11)
-TABLE_COLUMNS = 11
+#: deltas lie in scratch, the stride of its output rows, where its activations go in the result of `FEEDFORWARD`, and
+#: whether its products have operands copied (`fastmlp.kernels.cpu.packing`).
+INPUT, OUTPUT, SLOPES, DELTA, OUT_STRIDE, RESULT, WIDE = range(5, 12)
+TABLE_COLUMNS = 12
 
 #: Entries of the plan.
 (
@@ -59,8 +60,9 @@ TABLE_COLUMNS = 11
     UPDATED,  # the steps that each input's row has taken, and
     ALWAYS,  # the rows that every step concerns
     PARTIAL,  # scratch offset of the parts of the logits that each member has, of two batches
+    PACKED,  # offset in a member's region of what wide layers have copied
     PLAN_LENGTH,
-) = range(50)
+) = range(51)
 
 #: Arrays that are found through the plan: after its own entries come, for each, its address and its length. First those
 #: that a plan keeps, then those of a job (0, 0 where it has none).

@@ -42,7 +42,7 @@ from fastmlp.kernels.cpu.entries import (
     WORDS,
 )
 from fastmlp.kernels.cpu.lists import HALF, list_values, mark
-from fastmlp.kernels.cpu.resting import ask_for_bytes
+from fastmlp.kernels.cpu.prefetch import ask_for_bytes
 from fastmlp.kernels.cpu.sparse import add_gradients, add_products, by_input, by_unit, sum_rows
 from fastmlp.kernels.cpu.tiles import apply_rule, outer
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE

@@ -15,16 +15,19 @@ from fastmlp.kernels.cpu.config import (
     BY_INPUT_VECTORS,
     CHUNK_BYTES,
     CHUNK_SAMPLES,
+    COLUMNS,
     FEW_INPUTS,
     INPUT_BLOCK,
     NARROW_INPUTS,
     NARROW_VECTORS,
+    PACKED_ROWS,
     SAMPLES_EACH,
     SMALL_BATCH,
     SMALL_RESTING,
     SMALL_SPARSE,
     SPARSE_DENSITY,
     SPARSE_SAMPLES,
+    WIDE_BYTES,
     WORK_PER_LARGE_STEP,
 )
 from fastmlp.kernels.cpu.lists import MOST_SAMPLES
@@ -217,6 +220,11 @@ def has_few_inputs(network: Network, samples: int) -> bool:
     return samples >= SPARSE_SAMPLES and wide and network.sizes[0] <= FEW_INPUTS
 
 
+def is_wide(network: Network, layer: int) -> bool:
+    """Whether a layer's weights are so many that a tile's way through them had better be made straight."""
+    return network.table[layer, N_OUT] * network.table[layer, STRIDE] * np.dtype(network.dtype).itemsize >= WIDE_BYTES
+
+
 def is_small(batch: int, members: int, sparse: bool = False, resting: bool = False) -> bool:
     """Whether batches of this size are split by units rather than by samples."""
     if resting:
@@ -355,6 +363,10 @@ def by_samples(network: Network, chunk: int, members: int, by_input: bool = Fals
     table[-1, d.OUTPUT], plan[d.TARGETS] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.CHUNK] = chunk
+    table[:, d.WIDE] = [is_wide(network, layer) for layer in range(network.layers)]
+    if table[:, d.WIDE].any():  # for a block of deltas, or a tile's columns of all weights
+        most = max(PACKED_ROWS * chunk, COLUMNS * int(plan[d.LANES]) * max(network.sizes[1:]))
+        plan[d.PACKED] = own.rows(1, most)
     if by_input:
         rows_by_input(network, plan, shared, own)
     if listed:

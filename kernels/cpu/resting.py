@@ -5,17 +5,16 @@ that all that stays the same from row to row stays in registers.
 """
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.lists import HALF
+from fastmlp.kernels.cpu.prefetch import ask_for_vectors
 from fastmlp.kernels.cpu.sparse import add_samples, for_width, word_of
-from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
+from fastmlp.kernels.cpu.vectors import INTP, VectorMath, cases, int_constant, loop, loop_while, pointer
 from fastmlp.kernels.updates import HYPERPARAMETERS
 
-#: Bytes of a line of the cache.
-LINE = 64
 #: How many rows ahead a row's lines are asked for: two take longer than the second-level cache.
 AHEAD = 2
 #: Samples of which two vectors of deltas each fit 16 registers, beside as much of a row and one value.
@@ -34,20 +33,10 @@ def _row(m: VectorMath, V: int, w0, apart) -> tuple[list[ir.Value], list[ir.Valu
     return weights, [b.add(weight, apart) for weight in weights]
 
 
-def ask_for(b: ir.IRBuilder, address: ir.Value) -> None:
-    """Have the line at an address brought into the caches."""
-    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), INT32, INT32, INT32])
-    prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-    options = [ir.Constant(INT32, number) for number in (0, 3, 1)]  # to read, into all levels, data
-    b.call(prefetch, [b.bitcast(address, ir.IntType(8).as_pointer()), *options])
-
-
 def _ask_for_row(m: VectorMath, V: int, W, w0, apart) -> None:
     """Ask for a row's lines before they are wanted: which row comes next, no hardware could guess."""
-    per_line = max(LINE // (m.lanes * m.bits // 8), 1)
     for places in _row(m, V, w0, apart):
-        for place in places[::per_line]:
-            ask_for(m.builder, m.builder.gep(W, [place]))
+        ask_for_vectors(m, W, places)
 
 
 def _emit_step(m: VectorMath, V: int, word, X, x0, sx, D, d0, sd, W, w0, apart, rate, momentum) -> None:
@@ -234,20 +223,3 @@ def step(
     step_rows(
         vectors, n, word, lists, first, last, low, half, scratch, x0, sx, scratch, d0, sd, scratch, w0, sw, apart, H
     )
-
-
-@intrinsic
-def ask_for_bytes(typing, address, size):
-    """Have so many bytes at an address brought into the caches."""
-
-    def generate(context, builder, signature, arguments):
-        address, size = arguments
-
-        def line(k, _):
-            ask_for(builder, builder.inttoptr(builder.add(address, k), ir.IntType(8).as_pointer()))
-            return []
-
-        loop(builder, int_constant(0), size, LINE, [], line)
-        return context.get_dummy_value()
-
-    return types.void(I, I), generate

@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.config import COLUMNS, ROWS
+from fastmlp.kernels.cpu.prefetch import ask_for_vectors
 from fastmlp.kernels.cpu.vectors import Vec, VectorMath, cases, fold, int_constant, loop, pointer
 from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES
 
@@ -109,6 +110,9 @@ def gradient_tile(R: int, V: int):
             kinds = signature.args
             m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
             D, B, G = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (8, G)))
+            # The rows below are the next tile's. Each is in another page, where no hardware expects them.
+            for r in range(R, 2 * R):
+                ask_for_vectors(m, G, places(m, 1, V, builder.add(g0, builder.mul(int_constant(r), sg)), sg))
             sums = outer_sums(m, R, V, count, D, d0, dr, dk, B, b0, sb)
             add = builder.icmp_signed("!=", more, int_constant(0))
             for total, place in zip(sums, places(m, R, V, g0, sg), strict=True):
@@ -308,6 +312,23 @@ dot4, dot2, dot1 = (make_dot(R) for R in (ROWS, 2, 1))
 rule4, rule2, rule1 = (make_rule(R) for R in (ROWS, 2, 1))
 gradient4, gradient2, gradient1 = (make_gradient(R) for R in (ROWS, 2, 1))
 delta4, delta2, delta1 = (make_delta(R) for R in (ROWS, 2, 1))
+
+
+@compiled
+def delta_rows(n, count, D, d0, sd, B, b0, sb, S, s0, E, e0, se, start, stop, lanes):
+    """Delta of the layer below for n samples, columns ``start`` … stop - 1; rows of S lie as those of E."""
+    i = 0
+    while i < n:
+        rest, d, s, e = n - i, d0 + i * sd, s0 + i * se, e0 + i * se
+        if rest >= ROWS:
+            delta4(count, D, d, sd, 1, B, b0, sb, S, s, se, E, e, se, start, stop, lanes)
+            i += ROWS
+        elif rest >= 2:
+            delta2(count, D, d, sd, 1, B, b0, sb, S, s, se, E, e, se, start, stop, lanes)
+            i += 2
+        else:
+            delta1(count, D, d, sd, 1, B, b0, sb, S, s, se, E, e, se, start, stop, lanes)
+            i += 1
 
 
 @compiled
