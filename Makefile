@@ -1,5 +1,5 @@
 # What developers type. `make` alone lists it.
-.PHONY: help install test lint notebook bench bench-quick bench-kernels bench-compare readme compare
+.PHONY: help install test lint notebook bench bench-products bench-quick bench-kernels bench-compare readme compare
 .PHONY: cuda-compile test-gpu bench-gpu
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
@@ -25,10 +25,13 @@ lint: ## check style and types (types need an install without -e)
 notebook: ## run the lab as a notebook, lab.ipynb (with QUICK=--quick in a minute)
 	python -m fastmlp.lab_notebook lab.ipynb $(QUICK)
 
-bench: $(addprefix bench-suite-,$(SUITES)) readme ## measure all suites and rewrite the tables (hours; leave the machine alone)
+bench: $(addprefix bench-suite-,$(SUITES)) bench-products readme ## measure all suites and rewrite the tables (hours; leave the machine alone)
 
 bench-suite-%: ## measure one suite: bench-suite-lab
 	fastmlp bench --suite $* --out bench/results/$*.json
+
+bench-products: ## measure the products of a wide layer beside the vendors' libraries
+	python -m fastmlp.bench.products --out bench/results/products.json
 
 bench-quick: ## a look in a minute
 	fastmlp bench --quick

@@ -10,6 +10,7 @@ from fastmlp.kernels import Rule
 __all__ = ["SUITES", "Suite", "with_source"]
 
 OURS = "fastmlp-cpu"
+IN_ORDER = "fastmlp-cpu-in-order"
 TORCH = ("torch-eager", "torch-fused", "torch-compiled")
 RIVALS = (*TORCH, "torch-by-hand", "jax", "scikit-learn", "fastmlp-numpy")
 FEW = (OURS, *TORCH[:2], "torch-by-hand", "jax")  #: without what PyTorch compiles, which takes its time
@@ -94,7 +95,7 @@ def other_network(sizes: tuple[int, ...], loss: str, **changes: Any) -> Work:
 
 def _networks() -> list[tuple[Work, tuple[str, ...]]]:
     return [
-        (other_network(sizes, loss, batch_size=batch_size), (OURS, *TORCH[1:], "torch-by-hand", "jax"))
+        (other_network(sizes, loss, batch_size=batch_size), (OURS, IN_ORDER, *TORCH[1:], "torch-by-hand", "jax"))
         for sizes, loss in NETWORKS
         for batch_size in (1, 32, 512, 10_000)
     ]

@@ -34,6 +34,7 @@ PAGES = {
         "accuracy",
         "predict",
         "networks",
+        "products",
         "lab",
         "threads",
         "unshifted",
@@ -48,6 +49,7 @@ PAGES = {
 }
 
 OURS = "fastmlp"  #: the family whose first contender is set against the others
+IN_ORDER = "fastmlp, samples in order"  #: the family that has its samples as the rivals have theirs
 #: Families in the order of the columns.
 FAMILIES = (
     *("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16"),
@@ -104,19 +106,23 @@ def training_table(result: dict[str, Any], measurements: Sequence[dict[str, Any]
     works = [Work.from_dict(m["work"]) for m in measurements]
     single = len({work.sizes for work in works}) == 1
     families = families_of(measurements)
+    in_order = [fastest_of_family(m, IN_ORDER) for m in measurements]
     title = "batch" if single else "network, batch"
-    step = "µs a call" if works[0].job == "predict" else "µs a step"
+    own = ["µs a call" if works[0].job == "predict" else "µs a step", "samples a second", "of ceiling"]
+    own += ["µs with samples in order"] * any(in_order)
     lines = [
-        f"| {' | '.join([title, step, 'samples a second', 'of ceiling', *(f'times {f}' for f in families)])} |",
-        "|" + "---|" + "---:|" * (3 + len(families)),
+        f"| {' | '.join([title, *own, *(f'times {f}' for f in families)])} |",
+        "|" + "---|" + "---:|" * (len(own) + len(families)),
     ]
-    for work, measurement in zip(works, measurements, strict=True):
+    for work, measurement, ordered in zip(works, measurements, in_order, strict=True):
         cells = [row_title(work, single)]
         ours = ours_of(measurement)
         if ours is None:
-            cells += ["not measured"] + [""] * (2 + len(families))
+            cells += ["not measured"] + [""] * (len(own) - 1 + len(families))
         else:
             cells += own_cells(figures(result, measurement, ours))
+            if any(in_order):
+                cells.append("–" if ordered is None else number(figures(result, measurement, ordered).microseconds))
             cells += [rival_cell(measurement, ours, family) for family in families]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -133,8 +139,11 @@ def rival_cell(measurement: dict[str, Any], ours: str, family: str) -> str:
     rival = fastest_of_family(measurement, family)
     if rival is None:
         return "–"
-    contenders = measurement["contenders"]
-    return ratio(speed_up(contenders[ours]["seconds"], contenders[rival]["seconds"]))
+    seconds = {name: each["seconds"] for name, each in measurement["contenders"].items()}
+    cell, ordered = speed_up(seconds[ours], seconds[rival]), fastest_of_family(measurement, IN_ORDER)
+    if cell.ratio >= 1 or ordered is None:
+        return ratio(cell)
+    return f"{ratio(cell)[:-1]}; in order {number(speed_up(seconds[ordered], seconds[rival]).ratio)} ×)"
 
 
 def lab_table(result: dict[str, Any], measurement: dict[str, Any]) -> list[str]:
@@ -218,6 +227,26 @@ def accuracy_notes(result: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
+def products_table(result: dict[str, Any]) -> list[str]:
+    """The lines of the table of single products: a row each, our rate and its share of the faster library's."""
+    lines = ["| product | GFLOP/s | of the faster library's | NumPy | PyTorch |", "|---|---:|---:|---:|---:|"]
+    for row in result["products"]:
+        rates = row["gflops"]
+        share = rates["ours"] / max(rate for who, rate in rates.items() if who != "ours")
+        cells = [f"{row['product']}, {row['samples']} samples, {row['dtype']}", f"{rates['ours']:.0f}", f"{share:.0%}"]
+        cells += [f"{rates[who]:.0f}" if who in rates else "–" for who in ("numpy", "torch")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def products_notes(result: dict[str, Any]) -> str:
+    """Which samples, and where it was measured."""
+    return (
+        f"{machine_line(result)} Medians of {result['rounds']} alternating rounds in one process. An epoch takes the "
+        "smaller number of samples at a time."
+    )
+
+
 def machine_line(result: dict[str, Any]) -> str:
     """Machine, versions, date and commit in a sentence."""
     machine = result["machine"]
@@ -252,6 +281,11 @@ def notes(result: dict[str, Any]) -> str:
         parts.append(
             "Its share counts the operations of dense products; where most inputs are one background, fastmlp does "
             "fewer, and can be above the ceiling."
+        )
+    if any(fastest_of_family(m, IN_ORDER) for m in measurements):
+        parts.append(
+            "The rivals' samples lie in memory in the order of their use; fastmlp gathers its own from anywhere, as an "
+            "epoch of shuffled samples does, but where it says in order, and then has them as the rivals do."
         )
     present = families_of([m for m in measurements if m["work"]["job"] != "lab"])
     for family, text in EXPLAINED.items():
@@ -295,6 +329,9 @@ def markdown(results: Sequence[dict[str, Any]], headings: bool = False) -> str:
             blocks.append(f"## {result['summary'][0].upper()}{result['summary'][1:]}")
         if "accuracy" in result:
             blocks += ["\n".join(accuracy_table(result["accuracy"])), accuracy_notes(result)]
+            continue
+        if "products" in result:
+            blocks += ["\n".join(products_table(result)), products_notes(result)]
             continue
         groups: dict[tuple, list[dict[str, Any]]] = {}
         for measurement in result["measurements"]:

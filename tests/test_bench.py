@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from fastmlp.bench import accuracy_programs, command, gpu_bench, measure, plots, results, tables, time_to_accuracy
+from fastmlp.bench import (
+    accuracy_programs,
+    command,
+    gpu_bench,
+    measure,
+    plots,
+    products,
+    results,
+    tables,
+    time_to_accuracy,
+)
 from fastmlp.bench.ceiling import measure_ceiling, measure_memory
 from fastmlp.bench.contender import thread_counts
 from fastmlp.bench.contenders import CONTENDERS, contender
@@ -220,7 +230,7 @@ def test_every_contender_of_every_suite_is_known():
             assert set(names) <= set(CONTENDERS)
 
 
-@pytest.mark.parametrize("name", ["fastmlp-cpu", "fastmlp-numpy", "scikit-learn"])
+@pytest.mark.parametrize("name", ["fastmlp-cpu", "fastmlp-cpu-in-order", "fastmlp-numpy", "scikit-learn"])
 def test_batches_go_round(name, own_process):
     """More steps than a pass has: contender and oracle come back to the first batch."""
     steps = TINY.batches + 5
@@ -694,6 +704,46 @@ def test_table_says_where_a_rival_wins():
     assert "**0.5 ×** (rival faster)" in tables.markdown([fake([4e-3] * 3, [2e-3] * 3)])
 
 
+def test_table_says_how_it_is_with_samples_in_order():
+    result = fake([4e-3] * 3, [2e-3] * 3)
+    contenders = result["measurements"][0]["contenders"]
+    contenders["fastmlp-cpu-in-order"] = {
+        **contenders["fastmlp-cpu"],
+        "family": contender("fastmlp-cpu-in-order").family,
+        "seconds": [1e-3] * 3,
+    }
+    table = tables.markdown([result])
+    assert "| batch | µs a step | samples a second | of ceiling | µs with samples in order | times PyTorch |" in table
+    assert "| 5 | 40 | 125,000 | 25% | 10 | **0.5 ×** (rival faster; in order 2 ×) |" in table
+    assert "fastmlp gathers its own from anywhere" in table
+
+
+@pytest.fixture
+def narrower(monkeypatch):
+    """The products of `products` on layers of 300 units, which are quickly done."""
+    monkeypatch.setattr(products, "SIDE", 300)
+
+
+def test_products_are_those_of_the_library(narrower, own_process):
+    result = products.measure(["float32"], rounds=2)
+    assert [row["product"] for row in result["products"]] == 2 * list(products.PRODUCTS)
+    table = tables.markdown([result])
+    for row in result["products"]:
+        assert {"ours", "numpy"} <= set(row["gflops"])
+        assert all(rate > 0 for rate in row["gflops"].values())
+        assert f"| {row['product']}, {row['samples']} samples, float32 | {row['gflops']['ours']:.0f} |" in table
+
+
+@pytest.mark.parametrize("product", range(len(products.PRODUCTS)), ids=products.PRODUCTS)
+def test_a_wrong_product_is_not_timed(product, narrower, monkeypatch):
+    layer, ours = products.Layer("float32", 64), products.ours
+    monkeypatch.setattr(products, "ours", lambda *arguments: (ours(*arguments), layer.Z.fill(0), layer.E.fill(0)))
+    if product >= products.GRADIENT:
+        monkeypatch.setattr(products, "ours", lambda *arguments: None)
+    with pytest.raises(RuntimeError, match=f"{products.PRODUCTS[product]}, 64 samples, float32"):
+        layer.check(product)
+
+
 def test_table_of_a_measured_result(result):
     table = tables.markdown([result])
     assert "| 6 |" in table
@@ -745,7 +795,7 @@ def test_committed_pages_are_those_of_the_committed_results(capsys):
 
 def test_every_page_shows_suites():
     shown = [name for names in tables.PAGES.values() for name in names]
-    assert set(shown) <= {*SUITES, command.ACCURACY, gpu_bench.ACCURACY}
+    assert set(shown) <= {*SUITES, command.ACCURACY, gpu_bench.ACCURACY, products.NAME}
     assert len(shown) == len(set(shown))
 
 
