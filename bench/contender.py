@@ -1,8 +1,9 @@
 """What a contender is, and what several of them share.
 
 A rival gets its best form. Its samples lie in memory in the order in which they are used, so that a batch is a view
-(fastmlp gathers them by the shuffled order, inside the clock); what can be allocated, compiled or sliced beforehand
-is; and among its `settings`, numbers of threads for one, the fastest is picked for each work by trial.
+(fastmlp gathers them by the shuffled order, inside the clock; a contender of its own has them as the rivals do); what
+can be allocated, compiled or sliced beforehand is; and among its `settings`, numbers of threads for one, the fastest is
+picked for each work by trial.
 """
 
 from collections.abc import Iterable

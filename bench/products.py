@@ -19,8 +19,9 @@ from fastmlp.bench import machine, results
 from fastmlp.bench.contender import limit_blas
 from fastmlp.bench.tables import products_table
 from fastmlp.kernels import Network
-from fastmlp.kernels.cpu import entries as d
-from fastmlp.kernels.cpu.drivers import dot_block, packed_delta, packed_gradient
+from fastmlp.kernels.cpu.drivers import dot_block
+from fastmlp.kernels.cpu.entries import DELTA, INPUT, LANES, OUTPUT, PACKED, SLOPES, WIDE
+from fastmlp.kernels.cpu.packing import packed_delta, packed_gradient
 from fastmlp.kernels.cpu.plan import by_samples, chunk_samples
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
 
@@ -35,26 +36,24 @@ DTYPES = ("float32", "float64")
 PRODUCTS = ("forward", "delta below", "gradient", "gradient added")
 FORWARD, DELTA_BELOW, GRADIENT, GRADIENT_ADDED = range(4)
 
-_INPUT, _OUTPUT, _SLOPES, _DELTA, _LANES, _PACKED = d.INPUT, d.OUTPUT, d.SLOPES, d.DELTA, d.LANES, d.PACKED
-
 
 @njit(error_model="numpy")
 def ours(product, plan, table, parameters, scratch, gradients, n):
     """A product of the second layer, its operands in scratch as `fastmlp.kernels.cpu.plan.by_samples` lays them."""
     n_in, n_out = table[LAYER, N_IN], table[LAYER, N_OUT]
-    offset, stride, bias, zero = table[LAYER, OFFSET], table[LAYER, STRIDE], -plan[_LANES], np.int64(0)
-    x0, d0, p0 = table[LAYER, _INPUT], table[LAYER, _DELTA], plan[_PACKED]
+    offset, stride, bias, zero = table[LAYER, OFFSET], table[LAYER, STRIDE], -plan[LANES], np.int64(0)
+    x0, d0, p0 = table[LAYER, INPUT], table[LAYER, DELTA], plan[PACKED]
     if product == FORWARD:
-        dot_block(table, LAYER, parameters, scratch, zero, n_out, x0, n, table[LAYER, _OUTPUT], bias, n_in)
+        dot_block(table, LAYER, parameters, scratch, zero, n_out, x0, n, table[LAYER, OUTPUT], bias, n_in)
     elif product == DELTA_BELOW:
         packed_delta(
-            n, n_out, scratch, d0, stride, parameters, offset, stride, scratch, table[LAYER - 1, _SLOPES],
-            scratch, table[LAYER - 1, _DELTA], stride, zero, n_in, plan[_LANES], scratch, p0,
+            n, n_out, scratch, d0, stride, parameters, offset, stride, scratch, table[LAYER - 1, SLOPES],
+            scratch, table[LAYER - 1, DELTA], stride, zero, n_in, plan[LANES], scratch, p0,
         )  # fmt: skip
     else:
         packed_gradient(
             n_out, n, scratch, d0, stride, scratch, x0, stride, gradients, offset, stride,
-            bias, n_in, plan[_LANES], np.int64(product == GRADIENT_ADDED), scratch, p0,
+            bias, n_in, plan[LANES], np.int64(product == GRADIENT_ADDED), scratch, p0,
         )  # fmt: skip
 
 
@@ -65,16 +64,17 @@ class Layer:
         self.network = Network.build((SIDE, SIDE, SIDE), dtype=dtype)
         self.samples = samples
         self.plan = by_samples(self.network, samples, 1)
-        assert self.plan.table[LAYER, d.WIDE], "the layer is no longer taken for a wide one"
+        if not self.plan.table[LAYER, WIDE]:
+            raise RuntimeError(f"a layer of {SIDE} x {SIDE} is not wide, and an epoch calls other products")
         rng = np.random.default_rng(0)
         self.parameters, self.gradients = self.network.zeros(), self.network.zeros()
         row = self.network.rows(self.parameters)[LAYER]
         row[:] = rng.normal(0, SIDE**-0.5, row.shape)
         table = self.plan.table
-        self.X, self.D = self._rows(table[LAYER, d.INPUT]), self._rows(table[LAYER, d.DELTA])
-        self.Z, self.E = self._rows(table[LAYER, d.OUTPUT]), self._rows(table[LAYER - 1, d.DELTA])
+        self.X, self.D = self._rows(table[LAYER, INPUT]), self._rows(table[LAYER, DELTA])
+        self.Z, self.E = self._rows(table[LAYER, OUTPUT]), self._rows(table[LAYER - 1, DELTA])
         self.X[:], self.D[:] = rng.normal(size=self.X.shape), rng.normal(size=self.D.shape)
-        self._rows(table[LAYER - 1, d.SLOPES])[:] = 1
+        self._rows(table[LAYER - 1, SLOPES])[:] = 1
         self.W, self.G = row[:, 1:], self.network.rows(self.gradients)[LAYER][:, 1:]
         self.bias = row[:, 0]
 
@@ -94,7 +94,7 @@ class Layer:
         return {FORWARD: (self.X, self.W.T), DELTA_BELOW: (self.D, self.W)}.get(product, (self.D.T, self.X))
 
     def libraries(self, product: int) -> dict[str, Callable[[], Any]]:
-        """The same product by NumPy's library, and by PyTorch's where that is installed, into memory that is there."""
+        """The bare product by NumPy's library, and by PyTorch's where that is installed, into memory that is there."""
         a, b = self.operands(product)
         out = np.zeros((len(a), b.shape[1]), a.dtype)
         calls: dict[str, Callable[[], Any]] = {"numpy": lambda: np.matmul(a, b, out=out)}
@@ -114,10 +114,11 @@ class Layer:
         RuntimeError
             If it is not, within rounding.
         """
-        self.G[:] = 0
+        self.G[:] = 1
         self.ours(product)()
         a, b = self.operands(product)
-        expected = a.astype("float64") @ b.astype("float64") + (self.bias if product == FORWARD else 0)
+        more = {FORWARD: self.bias, GRADIENT_ADDED: 1}.get(product, 0)
+        expected = a.astype("float64") @ b.astype("float64") + more
         found = {FORWARD: self.Z, DELTA_BELOW: self.E}.get(product, self.G)
         limit = 8 * np.finfo(a.dtype).eps * np.sqrt(a.shape[1]) * np.abs(expected).max()
         if not np.allclose(found, expected, rtol=0, atol=limit):
@@ -138,7 +139,7 @@ def median_times(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def measure(dtypes: Sequence[str] = DTYPES, rounds: int = ROUNDS) -> dict[str, Any]:
+def measure(dtypes: Sequence[str], rounds: int = ROUNDS) -> dict[str, Any]:
     """Check, then measure, every product with as many samples as an epoch takes at a time, and with four times as many.
 
     Returns
@@ -163,6 +164,10 @@ def measure(dtypes: Sequence[str] = DTYPES, rounds: int = ROUNDS) -> dict[str, A
         "suite": NAME,
         "summary": f"products of {SIDE:,} × {SIDE:,} weights beside the vendors' libraries, one thread",
         "machine": machine.describe(),
+        "interrupted": False,
+        "ceilings": {},
+        "memory": None,
+        "measurements": [],
         "rounds": rounds,
         "products": rows,
     }
@@ -176,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.rounds < 1:
         parser.error(f"--rounds={given.rounds}; expected 1 at least")
-    result = measure(rounds=given.rounds)
+    result = measure(DTYPES, given.rounds)
     print("\n".join(products_table(result)))
     if given.out is not None:
         results.save(result, given.out)

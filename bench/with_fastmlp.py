@@ -91,7 +91,7 @@ class FastmlpCpuInOrder(FastmlpCpu):
     def __init__(self, work: Work, settings: Settings) -> None:
         super().__init__(work, settings)
         self.X, self.Y = work.load(shuffled=True)
-        self.order = np.arange(len(self.order))
+        self.order = np.arange(len(self.X))
 
 
 class FastmlpCuda(FastmlpCpu):

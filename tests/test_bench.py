@@ -736,12 +736,29 @@ def test_products_are_those_of_the_library(narrower, own_process):
 
 @pytest.mark.parametrize("product", range(len(products.PRODUCTS)), ids=products.PRODUCTS)
 def test_a_wrong_product_is_not_timed(product, narrower, monkeypatch):
-    layer, ours = products.Layer("float32", 64), products.ours
-    monkeypatch.setattr(products, "ours", lambda *arguments: (ours(*arguments), layer.Z.fill(0), layer.E.fill(0)))
-    if product >= products.GRADIENT:
-        monkeypatch.setattr(products, "ours", lambda *arguments: None)
+    layer = products.Layer("float32", 64)
+    monkeypatch.setattr(products, "ours", lambda *arguments: None)
     with pytest.raises(RuntimeError, match=f"{products.PRODUCTS[product]}, 64 samples, float32"):
         layer.check(product)
+
+
+def test_a_gradient_stored_is_not_one_added(narrower, monkeypatch):
+    layer, ours = products.Layer("float32", 64), products.ours
+    other = {products.GRADIENT: products.GRADIENT_ADDED, products.GRADIENT_ADDED: products.GRADIENT}
+    monkeypatch.setattr(products, "ours", lambda product, *arguments: ours(other[product], *arguments))
+    for product in other:
+        with pytest.raises(RuntimeError, match=products.PRODUCTS[product]):
+            layer.check(product)
+
+
+def test_products_as_a_command(narrower, monkeypatch, tmp_path, capsys, own_process):
+    monkeypatch.setattr(products, "DTYPES", ["float32"])
+    out = tmp_path / "products.json"
+    assert products.main(["--rounds", "1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines() == tables.products_table(results.load(out))
+    with pytest.raises(SystemExit):
+        products.main(["--rounds", "0"])
+    assert "--rounds=0; expected 1 at least" in capsys.readouterr().err
 
 
 def test_table_of_a_measured_result(result):

@@ -484,12 +484,13 @@ def test_both_ways_repeat_to_the_bit(way):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_wide_layers(threads, dtype):
     """Blocks of rows, tiles and columns that are left over, in layers wide enough without being forced."""
-    from fastmlp.kernels.cpu import plan
+    from fastmlp.kernels.cpu import entries, plan
 
     cpu = kernels.backend("cpu")
     for i, sizes in enumerate([(300, 231, 5), (40, 301, 230, 3)]):
         network = Network.build(sizes, "tanh", dtype=dtype, bias=i == 0)
-        assert [plan.is_wide(network, layer) for layer in range(network.layers)].count(True) == 1
+        wide = [False, True, False] if len(sizes) == 4 else [True, False]
+        assert plan.by_samples(network, 64, threads).table[:, entries.WIDE].astype(bool).tolist() == wide
         problem, what = random_problem(network, 150, i, labels=True), f"{network} threads={threads}"
         check_one_pass(cpu, problem, what, threads)
         gentle = replace(RULES[1], learning_rate=1e-3)
@@ -498,11 +499,14 @@ def test_wide_layers(threads, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_operands_copied_for_the_smallest_layers_too(dtype):
+    from fastmlp.kernels.cpu import entries, plan
+
     cpu = kernels.backend("cpu")
-    for i, (sizes, chunk) in enumerate(product(SHAPES, (1, 5, 11))):
-        network = Network.build(sizes, "tanh", loss="mean_squared_error", dtype=dtype, bias=i % 3 > 0)
+    for i, (sizes, chunk, bias) in enumerate(product(SHAPES, (1, 5, 11), (True, False))):
+        network = Network.build(sizes, "tanh", loss="mean_squared_error", dtype=dtype, bias=bias)
         problem, what, threads = random_problem(network, 11, i), f"{network} chunk={chunk}", 1 + i % 2
         with forced("samples", always_threads=True, chunk=chunk, wide=True):
+            assert plan.by_samples(network, chunk, threads).table[:, entries.WIDE].all()
             check_one_pass(cpu, problem, what, threads)
             check_epochs(cpu, problem, RULES[i % 4], 7, what, threads=threads, composition=False)
 

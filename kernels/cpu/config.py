@@ -49,7 +49,8 @@ SAMPLE_BYTES = 16 * 1024
 WEIGHT_BYTES = 128 * 1024
 
 #: Bytes of weights from which on a layer's products of large batches have operands copied for their tiles
-#: (`fastmlp.kernels.cpu.packing`), and of how many rows of the gradient at a time.
+#: (`fastmlp.kernels.cpu.packing`), and of how many rows of the gradient at a time, a
+#: multiple of `ROWS`.
 WIDE_BYTES = 256 * 1024
 PACKED_ROWS = 96
 

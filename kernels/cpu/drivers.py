@@ -26,14 +26,7 @@ from numba.extending import intrinsic
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.compiling import compiled
-from fastmlp.kernels.cpu.config import (
-    AHEAD_BYTES,
-    COLUMNS,
-    FUSED_SAMPLES,
-    ROWS,
-    SAMPLE_BYTES,
-    WEIGHT_BYTES,
-)
+from fastmlp.kernels.cpu.config import AHEAD_BYTES, COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES, WEIGHT_BYTES
 from fastmlp.kernels.cpu.entries import (
     ADDRESS,
     BATCH,
@@ -490,11 +483,11 @@ def backward(t, plan, table, settings, parameters, scratch, lists, n, gradients,
     The gradient of a first layer in rows by input gathers there, until the last chunk has been.
     """
     lanes, own, g0 = plan[LANES], plan[PRIVATE] + t * plan[REGION], t * plan[SIZE]
+    p0 = own + plan[PACKED]
     for layer in range(plan[LAYERS] - 1, -1, -1):
         n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
         stride, sd = table[layer, STRIDE], table[layer, OUT_STRIDE]
         d0, x0, target = own + table[layer, DELTA], own + table[layer, INPUT], g0 + table[layer, OFFSET]
-        p0 = own + plan[PACKED]
         if layer == 0 and plan[BY_INPUT]:
             first_backward(t, plan, table, settings, scratch, lists, n, more)
         elif table[layer, WIDE]:

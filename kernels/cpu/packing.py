@@ -7,6 +7,7 @@ the product has rows or columns of the other one (Goto & van de Geijn, "Anatomy 
 Multiplication", 2008).
 """
 
+import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -71,13 +72,16 @@ def packed_gradient(rows, count, D, d0, dk, B, b0, sb, G, g0, sg, start, stop, l
             right = min(column + COLUMNS * lanes, stop)
             for r in range(first, end, ROWS):
                 gradient4(
-                    count, P, p0 + (r - first) * count, 1, ROWS, B, b0, sb, G, g0 + r * sg, sg,
+                    count, P, p0 + (r - first) * count, np.int64(1), np.int64(ROWS), B, b0, sb, G, g0 + r * sg, sg,
                     column, right, lanes, more,
                 )  # fmt: skip
             column = right
         first = end
     if whole < rows:
-        outer(rows - whole, count, D, d0 + whole, 1, dk, B, b0, sb, G, g0 + whole * sg, sg, start, stop, lanes, more)
+        outer(
+            rows - whole, count, D, d0 + whole, np.int64(1), dk, B, b0, sb, G, g0 + whole * sg, sg,
+            start, stop, lanes, more,
+        )  # fmt: skip
 
 
 @compiled

@@ -221,7 +221,7 @@ def has_few_inputs(network: Network, samples: int) -> bool:
 
 
 def is_wide(network: Network, layer: int) -> bool:
-    """Whether a layer's weights are so many that a tile's way through them had better be made straight."""
+    """Whether a layer has so many weights that its products have operands copied (`fastmlp.kernels.cpu.packing`)."""
     return network.table[layer, N_OUT] * network.table[layer, STRIDE] * np.dtype(network.dtype).itemsize >= WIDE_BYTES
 
 
@@ -363,7 +363,7 @@ def by_samples(network: Network, chunk: int, members: int, by_input: bool = Fals
     table[-1, d.OUTPUT], plan[d.TARGETS] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.PROBABILITIES], plan[d.OUTPUT_SLOPES] = own.rows(chunk, outputs), own.rows(chunk, outputs)
     plan[d.CHUNK] = chunk
-    table[:, d.WIDE] = [is_wide(network, layer) for layer in range(network.layers)]
+    table[:, d.WIDE] = [is_wide(network, layer) and not (by_input and layer == 0) for layer in range(network.layers)]
     if table[:, d.WIDE].any():  # for a block of deltas, or a tile's columns of all weights
         most = max(PACKED_ROWS * chunk, COLUMNS * int(plan[d.LANES]) * max(network.sizes[1:]))
         plan[d.PACKED] = own.rows(1, most)

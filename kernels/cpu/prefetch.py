@@ -21,7 +21,7 @@ def ask_for(b: ir.IRBuilder, address: ir.Value) -> None:
 def ask_for_vectors(m: VectorMath, array: ir.Value, places: list[ir.Value]) -> None:
     """Ask for the lines of vectors side by side, at these offsets in an array."""
     per_line = max(LINE // (m.lanes * m.bits // 8), 1)
-    for place in places[::per_line]:
+    for place in dict.fromkeys([*places[::per_line], places[-1]]):  # the last may be in a line that no other is in
         ask_for(m.builder, m.builder.gep(array, [place]))
 
 

@@ -110,8 +110,8 @@ def gradient_tile(R: int, V: int):
             kinds = signature.args
             m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
             D, B, G = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (8, G)))
-            # The rows below are the next tile's. Each is in another page, where no hardware expects them.
-            for r in range(R, 2 * R):
+            # The rows below are the next tile's. In a wide layer each is in another page, where no hardware expects it.
+            for r in range(R, 2 * R if R == ROWS else R):
                 ask_for_vectors(m, G, places(m, 1, V, builder.add(g0, builder.mul(int_constant(r), sg)), sg))
             sums = outer_sums(m, R, V, count, D, d0, dr, dk, B, b0, sb)
             add = builder.icmp_signed("!=", more, int_constant(0))
