@@ -111,7 +111,7 @@ def _on_gpu(batch_size: int, **changes: Any) -> tuple[Work, tuple[str, ...]]:
 #: How all works on a GPU are measured: in whole epochs, as far as the slowest allows.
 GPU: dict[str, Any] = {"rounds": 5, "target": 0.1, "longest": 1.5, "patience": 20.0, "whole_epochs": True}
 
-HEADLINE = tuple((on_mnist(batch_size=batch_size), (OURS, *RIVALS)) for batch_size in BATCHES)
+HEADLINE = tuple((on_mnist(batch_size=batch_size), (OURS, IN_ORDER, *RIVALS)) for batch_size in BATCHES)
 LAB_JOB = ((Work.lab(), LAB),)
 
 #: name -> suite
