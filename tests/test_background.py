@@ -38,7 +38,13 @@ from test_contract import HIDDEN, WAYS, check_course, check_epochs, check_one_pa
 from fastmlp import Mlp, Sgd, kernels
 from fastmlp.kernels import Network, Rule, reference
 from fastmlp.kernels.cpu import drivers, entries, plan, team
-from fastmlp.kernels.cpu.config import BY_INPUT_LANES, BY_INPUT_VECTORS, FEW_INPUTS, NARROW_INPUTS
+from fastmlp.kernels.cpu.config import (
+    BY_INPUT_VECTORS,
+    FEW_INPUTS,
+    FEWEST_INPUTS,
+    FEWEST_INPUTS_BATCH,
+    NARROW_INPUTS,
+)
 
 #: Rules under which rows may rest; the first two as all tests use them.
 RESTING = [RULES[0], RULES[1], Rule("momentum", 0.03, momentum=0.5), Rule("momentum", 0.03, momentum=0.99)]
@@ -284,7 +290,7 @@ def test_one_pass_and_large_batches(cpu, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_by_input_of_samples_taken_whole(cpu, dtype):
     """The same without a background and its lists: the products of few inputs, edges of their tiles included."""
-    widths, units = (1, 2, 7, 8, 9, 33, 70), (1, 2, 7, 8, 9, 25, 100)
+    widths, units = (1, 2, 7, 8, 9, 33, 70), (1, 2, 7, 9, 25, 40, 100)
     for i, (n_in, n_out) in enumerate(product(widths, units)):
         sizes = (n_in, n_out, 3) if i % 3 else (n_in, n_out + 1)
         chunk, threads, n = (None, 1, 2, 5, 12, 64, 65)[i % 7], 1 + i % 3, (70, 13, 130)[i // 3 % 3]
@@ -335,7 +341,7 @@ def test_few_inputs_of_many_units(cpu, dtype):
         ((4, many, 1), 1),
         ((1, many, 3), 7),
         ((9, many + 1, 5, 2), 2),
-        ((5, many + 3, 3), 33),
+        ((9, many + 3, 3), 21),
         ((3, 2 * many, 2), 8),
     ]
     for i, (sizes, batch_size) in enumerate(cases):
@@ -369,23 +375,37 @@ def test_who_has_rows_by_input_without_a_background(cpu):
 
 
 def test_who_has_rows_by_input_in_large_batches(cpu):
-    """Few inputs of many units, in vectors of many numbers, and enough samples; whatever the rule."""
-    lanes = plan.vector_bits() // 32
-    many = BY_INPUT_VECTORS * lanes
-    cases = [
-        ((FEW_INPUTS, many, 2), "float32", 300, lanes >= BY_INPUT_LANES),
-        ((FEW_INPUTS, many, 2), "float64", 300, lanes // 2 >= BY_INPUT_LANES),
-        ((FEW_INPUTS + 1, many, 2), "float32", 300, False),
-        ((20, many - 1, 2), "float32", 300, False),
-        ((20, many, 2), "float32", 100, False),
-    ]
-    for sizes, dtype, n, expected in cases:
-        problem = random_problem(Network.build(sizes, "tanh", dtype=dtype), n, 0)
+    """Few inputs of many units, as vectors go, and enough samples; whatever the rule."""
+    for dtype in DTYPES:
+        few = (BY_INPUT_VECTORS - 1) * (plan.vector_bits() // 8 // np.dtype(dtype).itemsize)
+        cases = [
+            ((FEW_INPUTS, few + 1, 2), 300, True),
+            ((FEW_INPUTS + 1, few + 1, 2), 300, False),
+            ((20, few, 2), 300, False),
+            ((20, few + 1, 2), 100, False),
+        ]
+        for sizes, n, expected in cases:
+            problem = random_problem(Network.build(sizes, "tanh", dtype=dtype), n, 0)
+            with jobs_run() as jobs:
+                check_one_pass(cpu, problem, f"{sizes}, n={n}", threads=1)
+                rule = gentle(RULES[3], problem)
+                check_epochs(cpu, problem, rule, n - 30, str(sizes), epochs=1, threads=1, composition=False)
+            assert {by_input for _, by_input, _ in jobs} == {expected}, (sizes, dtype, n)
+
+
+def test_the_fewest_inputs_have_small_batches_split_by_samples(cpu):
+    """By a lone member, from some samples on."""
+    units = BY_INPUT_VECTORS * plan.vector_bits() // 32
+    for n_in, batch, expected in (
+        (FEWEST_INPUTS, FEWEST_INPUTS_BATCH, entries.TRAIN_LARGE),
+        (FEWEST_INPUTS + 1, FEWEST_INPUTS_BATCH, entries.TRAIN_SMALL),
+        (FEWEST_INPUTS, FEWEST_INPUTS_BATCH - 1, entries.TRAIN_SMALL),
+    ):
+        problem = random_problem(Network.build((n_in, units, 2), "tanh"), 300, 0)
         with jobs_run() as jobs:
-            check_one_pass(cpu, problem, f"{sizes}, n={n}", threads=1)
             rule = gentle(RULES[3], problem)
-            check_epochs(cpu, problem, rule, n - 30, str(sizes), epochs=1, threads=1, composition=False)
-        assert {by_input for _, by_input, _ in jobs} == {expected}, (sizes, dtype, n)
+            check_epochs(cpu, problem, rule, batch, f"{n_in}, {batch}", epochs=1, threads=1, composition=False)
+        assert {job for job, *_ in jobs} == {expected}, (n_in, batch)
 
 
 def test_what_is_no_background_is_left_in(cpu):
@@ -427,7 +447,7 @@ def test_samples_that_are_background_throughout(cpu, value):
 
 def test_data_changed_in_place_between_calls(cpu):
     """Another background, none, the first again: what is kept from one call is not taken for the next."""
-    network, rule = Network.build((40, 12, 3), "tanh", dtype="float64"), Rule("momentum", 0.0005, momentum=0.9)
+    network, rule = Network.build((40, 8, 3), "tanh", dtype="float64"), Rule("momentum", 0.0005, momentum=0.9)
     kept = background_problem(network, 400, 0, "float64", 0.0, labels=False)
     ours, theirs = (Problem(network, copied(kept.parameters), kept.X, kept.Y) for _ in range(2))
     states, level = [network.state(rule) for _ in range(2)], []

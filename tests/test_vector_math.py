@@ -164,3 +164,39 @@ def test_exp_never_falls_where_its_argument_rises(dtype):
     finite = result[np.isfinite(result)]
     fall = -np.diff(finite) / np.spacing(finite[1:])
     assert fall.max() <= 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_larger_of_two_in_place(dtype):
+    """Special values; and no masked store, for which LLVM takes a choice between a constant and what was there."""
+
+    @intrinsic
+    def rectify(typing, X, n):
+        signature = types.void(X, types.intp)
+
+        def generate(context, builder, signature, arguments):
+            X, n = arguments
+            X = pointer(context, builder, signature.args[0], X)
+            m = VectorMath(builder, context.get_data_type(signature.args[0].dtype))
+
+            def body(k: ir.Value, _: list) -> list:
+                m.store(m.maximum(Vec(m, m.load(X, k, aligned=False)), 0).value, X, k, aligned=False)
+                return []
+
+            loop(builder, int_constant(0), n, m.lanes, [], body)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    @njit
+    def run(X):
+        rectify(X, len(X))
+
+    info = np.finfo(dtype)
+    x = np.array([-1, 2, np.inf, -np.inf, np.nan, info.max, info.min, info.smallest_subnormal], dtype)
+    padded = np.resize(x, 2 * LANES)
+    expected = np.maximum(padded, 0)
+    run(padded)
+    np.testing.assert_array_equal(padded, expected)
+    (code,) = run.inspect_asm().values()
+    assert "maskmov" not in code

@@ -196,7 +196,9 @@ def train_epoch(
     resting = found is not None and can_rest
     least = WORK_PER_RESTING_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
     members = plan.members_for(network, batch_size, _threads(threads), least)
-    if not plan.is_small(batch_size, members, found is not None, resting):
+    fewest = plan.has_fewest_inputs(network, len(order))
+    small = plan.is_small(batch_size, members, found is not None, resting, fewest)
+    if not small:
         members = max(members, plan.members_by_samples(network, batch_size, _threads(threads)))
     losses = np.zeros(-(-len(order) // batch_size))
     arrays = {
@@ -208,7 +210,7 @@ def train_epoch(
     if errors is not None:
         check_flat("errors", errors, len(losses), "float64")
         arrays[entries.ERRORS_ARRAY] = errors
-    if plan.is_small(batch_size, members, found is not None, resting):
+    if small:
         if found is None and can_rest and plan.is_narrow(network, batch_size, len(order)):
             found, resting = plan.NO_BACKGROUND, True
         job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)

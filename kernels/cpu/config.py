@@ -45,9 +45,6 @@ BRIEF_WORK = 1_000_000_000
 FUSED_SAMPLES = 10
 SAMPLE_BYTES = 16 * 1024
 
-#: Bytes of weights, in a block of columns of a layer, over which all samples pass for the delta of the layer below.
-WEIGHT_BYTES = 128 * 1024
-
 #: Bytes of weights from which on a layer's products of large batches have operands copied for their tiles
 #: (`fastmlp.kernels.cpu.packing`), and of how many rows of the gradient at a time, a
 #: multiple of `ROWS`.
@@ -69,12 +66,17 @@ SPARSE_SAMPLES = 200
 NARROW_INPUTS = 4
 NARROW_VECTORS = 2
 
-#: Large batches, and inference, in rows by input without a background: from which lanes of a vector on, from which
-#: vectors of units on, and up to which inputs. There it is 3 to 30 % faster; elsewhere it was up to 37 % slower, and at
-#: best 4 % faster (bench/NOTES.md).
-BY_INPUT_LANES = 8
-BY_INPUT_VECTORS = 6
+#: Large batches, and inference, in rows by input without a background: from which vectors of units on, a whole tile's,
+#: and up to which inputs. There it was 0 to 36 % faster (in two shapes of 20, 2 and 4 % slower); at 200 inputs level,
+#: at 400 slower by a seventh (bench/NOTES.md).
+BY_INPUT_VECTORS = COLUMNS
 FEW_INPUTS = 100
+
+#: Up to which inputs of these, and from which batch on, a lone member is quicker by samples where it would go
+#: by units: [20, 50, 1], [8, 50, 1], [32, 24, 1], [20, 200, 1] and the like take 0.67 to 0.97 of the time at batch 32;
+#: with 64 inputs it is level (bench/NOTES.md).
+FEWEST_INPUTS = 32
+FEWEST_INPUTS_BATCH = 24
 
 #: Bytes ahead in the order by which samples of large batches are asked for from memory while others are taken in.
 AHEAD_BYTES = 4096

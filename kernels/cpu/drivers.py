@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 from fastmlp.kernels.activations import CODES as ACTIVATION_CODES
 from fastmlp.kernels.cpu.cache import cached
 from fastmlp.kernels.cpu.compiling import compiled
-from fastmlp.kernels.cpu.config import AHEAD_BYTES, COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES, WEIGHT_BYTES
+from fastmlp.kernels.cpu.config import AHEAD_BYTES, COLUMNS, FUSED_SAMPLES, ROWS, SAMPLE_BYTES
 from fastmlp.kernels.cpu.entries import (
     ADDRESS,
     BATCH,
@@ -117,7 +117,7 @@ from fastmlp.kernels.cpu.sparse import fill, sum_rows
 from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
     apply_rule,
-    delta_rows,
+    delta,
     dot1,
     dot2,
     dot4,
@@ -240,21 +240,11 @@ def squared_errors(plan, table, scratch, p0, t0, n):
 
 @compiled
 def delta_below(plan, table, layer, parameters, scratch, d0, s0, e0, n, start, stop):
-    """Delta of layer - 1 for n samples, columns start … stop - 1: the layer's delta times its weights times slopes.
-
-    By blocks of columns whose weights stay in the second-level cache while all samples pass over them.
-    """
-    n_out, offset, stride = table[layer, N_OUT], table[layer, OFFSET], table[layer, STRIDE]
-    sd, se, lanes = table[layer, OUT_STRIDE], table[layer - 1, OUT_STRIDE], plan[LANES]
-    tile = COLUMNS * lanes
-    width = max(1, WEIGHT_BYTES // (n_out * scratch.itemsize) // tile) * tile
-    column = start
-    while column < stop:
-        end = min(column + width, stop)
-        delta_rows(
-            n, n_out, scratch, d0, sd, parameters, offset, stride, scratch, s0, scratch, e0, se, column, end, lanes
-        )
-        column = end
+    """Delta of layer - 1 for n samples, columns start … stop - 1: the layer's delta times its weights times slopes."""
+    delta(
+        n, table[layer, N_OUT], scratch, d0, table[layer, OUT_STRIDE], parameters, table[layer, OFFSET],
+        table[layer, STRIDE], scratch, s0, scratch, e0, table[layer - 1, OUT_STRIDE], start, stop, plan[LANES],
+    )  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------- small batches

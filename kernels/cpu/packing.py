@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from fastmlp.kernels.cpu.compiling import compiled
 from fastmlp.kernels.cpu.config import COLUMNS, PACKED_ROWS, ROWS
-from fastmlp.kernels.cpu.tiles import delta_rows, gradient4, outer
+from fastmlp.kernels.cpu.tiles import delta, gradient_tile, outer
 from fastmlp.kernels.cpu.vectors import VectorMath, int_constant, loop, pointer
 
 I = types.intp  # noqa: E741 (an index, in signatures that would not fit otherwise)
@@ -52,7 +52,7 @@ def copy_of(vectors: int, lanes: int | None = None):
     return copy
 
 
-copy_rows, copy_columns = copy_of(1, lanes=ROWS), copy_of(COLUMNS)
+copy_rows, copy_columns, tile = copy_of(1, lanes=ROWS), copy_of(COLUMNS), gradient_tile(ROWS, COLUMNS)
 
 
 @compiled
@@ -68,14 +68,18 @@ def packed_gradient(rows, count, D, d0, dk, B, b0, sb, G, g0, sg, start, stop, l
         for r in range(first, end, ROWS):
             copy_rows(D, d0 + r, dk, count, P, p0 + (r - first) * count)
         column = start
-        while column < stop:
-            right = min(column + COLUMNS * lanes, stop)
+        while column + COLUMNS * lanes <= stop:
             for r in range(first, end, ROWS):
-                gradient4(
-                    count, P, p0 + (r - first) * count, np.int64(1), np.int64(ROWS), B, b0, sb, G, g0 + r * sg, sg,
-                    column, right, lanes, more,
+                tile(
+                    count, P, p0 + (r - first) * count, np.int64(1), np.int64(ROWS), B, b0 + column, sb,
+                    G, g0, G, g0 + r * sg + column, sg, more,
                 )  # fmt: skip
-            column = right
+            column += COLUMNS * lanes
+        for r in range(first, end, ROWS):
+            outer(
+                np.int64(ROWS), count, P, p0 + (r - first) * count, np.int64(1), np.int64(ROWS), B, b0, sb,
+                G, g0 + r * sg, sg, column, stop, lanes, more,
+            )  # fmt: skip
         first = end
     if whole < rows:
         outer(
@@ -86,14 +90,14 @@ def packed_gradient(rows, count, D, d0, dk, B, b0, sb, G, g0, sg, start, stop, l
 
 @compiled
 def packed_delta(n, count, D, d0, sd, W, w0, sw, S, s0, E, e0, se, start, stop, lanes, P, p0):
-    """E = S · Σₖ D[:, k] W[k, :] for n samples, columns ``start`` … stop - 1, as `tiles.delta_rows`.
+    """E = S · Σₖ D[:, k] W[k, :] for n samples, columns ``start`` … stop - 1, as `tiles.delta`.
 
     A tile's columns of W are copied to P, where all samples find them.
     """
-    tile, column = COLUMNS * lanes, start
-    while column + tile <= stop:
+    width, column = COLUMNS * lanes, start
+    while column + width <= stop:
         copy_columns(W, w0 + column, sw, count, P, p0)
-        delta_rows(n, count, D, d0, sd, P, p0 - column, tile, S, s0, E, e0, se, column, column + tile, lanes)
-        column += tile
+        delta(n, count, D, d0, sd, P, p0 - column, width, S, s0, E, e0, se, column, column + width, lanes)
+        column += width
     if column < stop:
-        delta_rows(n, count, D, d0, sd, W, w0, sw, S, s0, E, e0, se, column, stop, lanes)
+        delta(n, count, D, d0, sd, W, w0, sw, S, s0, E, e0, se, column, stop, lanes)

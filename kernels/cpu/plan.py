@@ -11,12 +11,13 @@ import numpy as np
 
 from fastmlp.kernels.cpu import entries as d
 from fastmlp.kernels.cpu.config import (
-    BY_INPUT_LANES,
     BY_INPUT_VECTORS,
     CHUNK_BYTES,
     CHUNK_SAMPLES,
     COLUMNS,
     FEW_INPUTS,
+    FEWEST_INPUTS,
+    FEWEST_INPUTS_BATCH,
     INPUT_BLOCK,
     NARROW_INPUTS,
     NARROW_VECTORS,
@@ -216,8 +217,13 @@ def has_few_inputs(network: Network, samples: int) -> bool:
     Rows by unit end each product with a sum over lanes, and begin it with a whole vector for the bias.
     """
     lanes = vector_bits() // 8 // np.dtype(network.dtype).itemsize
-    wide = lanes >= BY_INPUT_LANES and network.sizes[1] >= BY_INPUT_VECTORS * lanes
+    wide = -(-network.sizes[1] // lanes) >= BY_INPUT_VECTORS
     return samples >= SPARSE_SAMPLES and wide and network.sizes[0] <= FEW_INPUTS
+
+
+def has_fewest_inputs(network: Network, samples: int) -> bool:
+    """Whether the first layer has so few inputs that a lone member is quicker by samples with smaller batches, too."""
+    return network.sizes[0] <= FEWEST_INPUTS and has_few_inputs(network, samples)
 
 
 def is_wide(network: Network, layer: int) -> bool:
@@ -225,10 +231,14 @@ def is_wide(network: Network, layer: int) -> bool:
     return network.table[layer, N_OUT] * network.table[layer, STRIDE] * np.dtype(network.dtype).itemsize >= WIDE_BYTES
 
 
-def is_small(batch: int, members: int, sparse: bool = False, resting: bool = False) -> bool:
+def is_small(
+    batch: int, members: int, sparse: bool = False, resting: bool = False, fewest_inputs: bool = False
+) -> bool:
     """Whether batches of this size are split by units rather than by samples."""
     if resting:
         return members == 1 or batch <= SMALL_RESTING
+    if fewest_inputs and not sparse and members == 1:
+        return batch < FEWEST_INPUTS_BATCH
     return batch <= (SMALL_SPARSE if sparse else SMALL_BATCH * members)
 
 

@@ -26,8 +26,8 @@ def gather(typing, address, code, n, scale, shift, X, x0):
     """Take one sample of n values in: X[x0:x0 + n] = sample * scale + shift.
 
     ``address`` is where the sample lies and ``code`` its dtype (`INPUT_CODES`), so that one compiled function takes
-    any. Values beyond the last whole vector are done one by one: padding stays zero, and nothing is read past the
-    sample's end.
+    any. What is left after whole vectors is done by one more that ends where the sample does, and so does a part again;
+    of a sample shorter than a vector value by value. Padding stays zero, and nothing is read past the sample's end.
     """
     signature = types.void(I, I, I, X.dtype, X.dtype, X, I)
 
@@ -64,7 +64,12 @@ def gather(typing, address, code, n, scale, shift, X, x0):
                     [],
                     lambda k, _: convert(whole, sample, k, source),
                 )
-                loop(builder, full, n, 1, [], lambda k, _: convert(single, sample, k, source))
+                short = builder.icmp_signed("==", full, int_constant(0))
+                with builder.if_then(builder.icmp_signed("<", full, n)), builder.if_else(short) as (then, otherwise):
+                    with then:
+                        loop(builder, int_constant(0), n, 1, [], lambda k, _: convert(single, sample, k, source))
+                    with otherwise:
+                        convert(whole, sample, builder.sub(n, int_constant(whole.lanes)), source)
 
             return run
 

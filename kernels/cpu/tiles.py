@@ -9,11 +9,13 @@ outer   g[r, :] = Σₖ D[r, k] B[k, :]: k runs over rows of B, a number of D is
         of the layer below (B are weights) and the gradient of the weights (B are samples).
 
 Sizes: dot wants R·C sums + C samples + 1 row in registers, outer R·V sums + V rows + 1 number: 4 x 3 with 16
-registers, 4 x 6 with 32 (`fastmlp.kernels.cpu.config`). What is left over at the edges is done by smaller tiles.
+registers, 4 x 6 with 32 (`fastmlp.kernels.cpu.config`). What is left over at the edges is done by smaller tiles, and
+in outer by tiles of one row less and one vector more, which want as many registers.
 """
 
 from types import SimpleNamespace
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -76,16 +78,26 @@ def store_sums(m: VectorMath, vectors: list[ir.Value], Z: ir.Value, offset: ir.V
 def outer_sums(m: VectorMath, R: int, V: int, count, D, d0, dr, dk, B, b0, sb) -> list[ir.Value]:
     """R x V vectors of Σₖ D[d0 + r·dr + k·dk] B[b0 + k·sb + v·lanes], row by row."""
     b = m.builder
-    numbers = [b.add(d0, b.mul(int_constant(r), dr)) for r in range(R)]
+    rows = [b.add(d0, b.mul(int_constant(r), dr)) for r in range(R)]
 
     def body(k, sums):
-        row = b.add(b0, b.mul(k, sb))
-        vectors = [m.load(B, b.add(row, int_constant(v * m.lanes))) for v in range(V)]
-        step = b.mul(k, dk)
-        new = []
-        for r in range(R):
-            d = m.spread(b.load(b.gep(D, [b.add(numbers[r], step)])))
-            new += [m.fma(d, vectors[v], sums[r * V + v]) for v in range(V)]
+        at, step, new = b.add(b0, b.mul(k, sb)), b.mul(k, dk), list(sums)
+
+        def number(r):
+            return m.spread(b.load(b.gep(D, [b.add(rows[r], step)])))
+
+        def vector(v):
+            return m.load(B, b.add(at, int_constant(v * m.lanes)))
+
+        # Whatever there are fewer of is held in registers, while the others come one after the other.
+        if V > R:
+            held = [number(r) for r in range(R)]
+            pairs = ((r, v, held[r], x) for v in range(V) for x in [vector(v)] for r in range(R))
+        else:
+            held = [vector(v) for v in range(V)]
+            pairs = ((r, v, d, held[v]) for r in range(R) for d in [number(r)] for v in range(V))
+        for r, v, d, x in pairs:
+            new[r * V + v] = m.fma(d, x, sums[r * V + v])
         return new
 
     return loop(b, int_constant(0), count, 1, [m.constant(0)] * (R * V), body)
@@ -99,26 +111,26 @@ def places(m: VectorMath, R: int, V: int, offset: ir.Value, stride: ir.Value) ->
 
 
 def gradient_tile(R: int, V: int):
-    """An intrinsic: G = Σ D B, or G += Σ D B where ``more`` is not 0."""
+    """An intrinsic: E = Σ D B, or E += Σ D B where ``more`` is not 0. (S is there for `delta_tile` alone.)"""
 
     @intrinsic
-    def tile(typing, count, D, d0, dr, dk, B, b0, sb, G, g0, sg, more):
-        signature = types.void(I, D, I, I, I, B, I, I, G, I, I, I)
+    def tile(typing, count, D, d0, dr, dk, B, b0, sb, S, s0, E, e0, se, more):
+        signature = types.void(I, D, I, I, I, B, I, I, S, I, E, I, I, I)
 
         def generate(context, builder, signature, arguments):
-            count, D, d0, dr, dk, B, b0, sb, G, g0, sg, more = arguments
+            count, D, d0, dr, dk, B, b0, sb, _, _, E, e0, se, more = arguments
             kinds = signature.args
             m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
-            D, B, G = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (8, G)))
+            D, B, E = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (10, E)))
             # The rows below are the next tile's. In a wide layer each is in another page, where no hardware expects it.
-            for r in range(R, 2 * R if R == ROWS else R):
-                ask_for_vectors(m, G, places(m, 1, V, builder.add(g0, builder.mul(int_constant(r), sg)), sg))
+            for r in range(R, 2 * R if R > 2 else R):
+                ask_for_vectors(m, E, places(m, 1, V, builder.add(e0, builder.mul(int_constant(r), se)), se))
             sums = outer_sums(m, R, V, count, D, d0, dr, dk, B, b0, sb)
-            add = builder.icmp_signed("!=", more, int_constant(0))
-            for total, place in zip(sums, places(m, R, V, g0, sg), strict=True):
-                # A select, so that what lies in memory does not matter where it is not added (it may be NaN).
-                before = builder.select(add, m.load(G, place), m.constant(0))
-                m.store(builder.fadd(total, before), G, place)
+            keep = m.all_bits(builder.icmp_signed("!=", more, int_constant(0)))
+            for total, place in zip(sums, places(m, R, V, e0, se), strict=True):
+                # By its bits, so that what lies in memory does not matter where it is not added (it may be NaN).
+                before = builder.and_(builder.bitcast(m.load(E, place), m.int_type), keep)
+                m.store(builder.fadd(total, builder.bitcast(before, m.type)), E, place)
             return context.get_dummy_value()
 
         return signature, generate
@@ -127,19 +139,19 @@ def gradient_tile(R: int, V: int):
 
 
 def delta_tile(R: int, V: int):
-    """An intrinsic: E = S · Σ D B, the delta of the layer below: S its slopes, B the weights."""
+    """An intrinsic: E = S · Σ D B, the delta of the layer below: S its slopes, B the weights. (``more`` is ignored.)"""
 
     @intrinsic
-    def tile(typing, count, D, d0, dr, dk, B, b0, sb, S, s0, ss, E, e0, se):
-        signature = types.void(I, D, I, I, I, B, I, I, S, I, I, E, I, I)
+    def tile(typing, count, D, d0, dr, dk, B, b0, sb, S, s0, E, e0, se, more):
+        signature = types.void(I, D, I, I, I, B, I, I, S, I, E, I, I, I)
 
         def generate(context, builder, signature, arguments):
-            count, D, d0, dr, dk, B, b0, sb, S, s0, ss, E, e0, se = arguments
+            count, D, d0, dr, dk, B, b0, sb, S, s0, E, e0, se, _ = arguments
             kinds = signature.args
             m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
-            D, B, S, E = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (8, S), (11, E)))
+            D, B, S, E = (pointer(context, builder, kinds[i], a) for i, a in ((1, D), (5, B), (8, S), (10, E)))
             sums = outer_sums(m, R, V, count, D, d0, dr, dk, B, b0, sb)
-            slopes, targets = places(m, R, V, s0, ss), places(m, R, V, e0, se)
+            slopes, targets = places(m, R, V, s0, se), places(m, R, V, e0, se)
             for total, slope, target in zip(sums, slopes, targets, strict=True):
                 m.store(builder.fmul(total, m.load(S, slope)), E, target)
             return context.get_dummy_value()
@@ -274,81 +286,66 @@ def make_rule(R: int):
     return rule
 
 
-def make_gradient(R: int):
-    """Compiled: gradient of R units' rows, stored or added."""
-    wide, one = gradient_tile(R, COLUMNS), gradient_tile(R, 1)
+def make_block(tile, R: int, V: int, few: int = 1):
+    """Compiled: V vectors of columns of all rows of E, R rows at a time, then ``few``; ``tile`` makes the tiles."""
+    most, some, one = tile(R, V), tile(few, V), tile(1, V)
 
     @compiled
-    def gradient(count, D, d0, dr, dk, B, b0, sb, G, g0, sg, start, stop, lanes, more):
-        k = start
-        while k + COLUMNS * lanes <= stop:
-            wide(count, D, d0, dr, dk, B, b0 + k, sb, G, g0 + k, sg, more)
-            k += COLUMNS * lanes
-        while k < stop:
-            one(count, D, d0, dr, dk, B, b0 + k, sb, G, g0 + k, sg, more)
-            k += lanes
+    def block(rows, count, D, d0, dr, dk, B, b0, sb, S, s0, E, e0, se, more):
+        r = 0
+        while r + R <= rows:
+            most(count, D, d0 + r * dr, dr, dk, B, b0, sb, S, s0 + r * se, E, e0 + r * se, se, more)
+            r += R
+        while r + few <= rows:
+            some(count, D, d0 + r * dr, dr, dk, B, b0, sb, S, s0 + r * se, E, e0 + r * se, se, more)
+            r += few
+        if r < rows:
+            one(count, D, d0 + r * dr, dr, dk, B, b0, sb, S, s0 + r * se, E, e0 + r * se, se, more)
 
-    return gradient
+    return block
 
 
-def make_delta(R: int):
-    """Compiled: delta of the layer below for R samples, for columns from ``start`` to ``stop``."""
-    wide, one = delta_tile(R, COLUMNS), delta_tile(R, 1)
+def make_outer(tile, few: int = 1):
+    """Compiled: so many rows of E, columns ``start`` … stop - 1, to the end of the last one's vector.
+
+    A block of columns of B stays in the first-level cache while all rows pass over it. One vector alone takes more than
+    half as long as three, for its sums, of which there are too few, wait for one another. So blocks are a vector wider
+    while any would be left over.
+    """
+    usual = make_block(tile, ROWS, COLUMNS, few)
+    wider, narrow = make_block(tile, ROWS - 1, COLUMNS + 1), make_block(tile, ROWS, 1)
 
     @compiled
-    def delta(count, D, d0, dr, dk, B, b0, sb, S, s0, ss, E, e0, se, start, stop, lanes):
-        k = start
-        while k + COLUMNS * lanes <= stop:
-            wide(count, D, d0, dr, dk, B, b0 + k, sb, S, s0 + k, ss, E, e0 + k, se)
-            k += COLUMNS * lanes
-        while k < stop:
-            one(count, D, d0, dr, dk, B, b0 + k, sb, S, s0 + k, ss, E, e0 + k, se)
-            k += lanes
+    def outer(rows, count, D, d0, dr, dk, B, b0, sb, S, s0, E, e0, se, start, stop, lanes, more):
+        left, k = (stop - start + lanes - 1) // lanes, start
+        while left > 0:
+            if left > COLUMNS and left % COLUMNS:
+                wider(rows, count, D, d0, dr, dk, B, b0 + k, sb, S, s0 + k, E, e0 + k, se, more)
+                width = COLUMNS + 1
+            elif left >= COLUMNS:
+                usual(rows, count, D, d0, dr, dk, B, b0 + k, sb, S, s0 + k, E, e0 + k, se, more)
+                width = COLUMNS
+            else:
+                narrow(rows, count, D, d0, dr, dk, B, b0 + k, sb, S, s0 + k, E, e0 + k, se, more)
+                width = 1
+            left, k = left - width, k + width * lanes
 
-    return delta
+    return outer
 
 
 dot4, dot2, dot1 = (make_dot(R) for R in (ROWS, 2, 1))
 rule4, rule2, rule1 = (make_rule(R) for R in (ROWS, 2, 1))
-gradient4, gradient2, gradient1 = (make_gradient(R) for R in (ROWS, 2, 1))
-delta4, delta2, delta1 = (make_delta(R) for R in (ROWS, 2, 1))
-
-
-@compiled
-def delta_rows(n, count, D, d0, sd, B, b0, sb, S, s0, E, e0, se, start, stop, lanes):
-    """Delta of the layer below for n samples, columns ``start`` … stop - 1; rows of S lie as those of E."""
-    i = 0
-    while i < n:
-        rest, d, s, e = n - i, d0 + i * sd, s0 + i * se, e0 + i * se
-        if rest >= ROWS:
-            delta4(count, D, d, sd, 1, B, b0, sb, S, s, se, E, e, se, start, stop, lanes)
-            i += ROWS
-        elif rest >= 2:
-            delta2(count, D, d, sd, 1, B, b0, sb, S, s, se, E, e, se, start, stop, lanes)
-            i += 2
-        else:
-            delta1(count, D, d, sd, 1, B, b0, sb, S, s, se, E, e, se, start, stop, lanes)
-            i += 1
+#: Rows of a gradient are units, and ten of them two more than whole tiles; those of a delta are samples, mostly 4 n.
+gradient_rows, delta_rows = make_outer(gradient_tile, few=2), make_outer(delta_tile)
 
 
 @compiled
 def outer(rows, count, D, d0, dr, dk, B, b0, sb, G, g0, sg, start, stop, lanes, more):
-    """So many rows of G = Σ D B, or G += Σ D B, columns ``start`` … stop - 1.
+    """So many rows of G = Σ D B, or (more) G += Σ D B, columns ``start`` … stop - 1."""
+    gradient_rows(rows, count, D, d0, dr, dk, B, b0, sb, G, g0, G, g0, sg, start, stop, lanes, more)
 
-    A block of columns of B stays in the first-level cache while all rows pass over it.
-    """
-    while start < stop:
-        end = min(start + COLUMNS * lanes, stop)
-        r = 0
-        while r < rows:
-            rest, d, g = rows - r, d0 + r * dr, g0 + r * sg
-            if rest >= ROWS:
-                gradient4(count, D, d, dr, dk, B, b0, sb, G, g, sg, start, end, lanes, more)
-                r += ROWS
-            elif rest >= 2:
-                gradient2(count, D, d, dr, dk, B, b0, sb, G, g, sg, start, end, lanes, more)
-                r += 2
-            else:
-                gradient1(count, D, d, dr, dk, B, b0, sb, G, g, sg, start, end, lanes, more)
-                r += 1
-        start = end
+
+@compiled
+def delta(n, count, D, d0, sd, B, b0, sb, S, s0, E, e0, se, start, stop, lanes):
+    """Delta E of the layer below for n samples, columns ``start`` … stop - 1; rows of slopes S lie as those of E."""
+    delta_rows(n, count, D, d0, sd, np.int64(1), B, b0, sb, S, s0, E, e0, se, start, stop, lanes, np.int64(0))

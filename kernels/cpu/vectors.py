@@ -132,8 +132,13 @@ class VectorMath:
         return Vec(self, self.builder.select(mask, self.value(a), self.value(b)))
 
     def maximum(self, a: Vec, b: object) -> Vec:
-        """The larger of two; NaN where a is."""
-        return self.where(a < b, b, a)
+        """The larger of two; NaN where a is.
+
+        LLVM's own function: of a choice between a number and the vector that lies where the result goes, LLVM makes a
+        masked store, which takes AMD's processors 18 cycles.
+        """
+        function = self.intrinsic("maximum", 2)
+        return Vec(self, self.builder.call(function, [self.value(a), self.value(b)], fastmath=("nsz",)))
 
     def sqrt(self, x: Vec) -> Vec:
         """Square root."""
@@ -225,6 +230,13 @@ class VectorMath:
     def lane(self, number: ir.Value) -> ir.Value:
         """A mask that is set in lane ``number`` (an intp), and nowhere if there is none."""
         return self.builder.icmp_signed("==", *self._indices_and(number))
+
+    def all_bits(self, truth: ir.Value) -> ir.Value:
+        """All bits of all lanes set where ``truth`` (one bit) is, none elsewhere; as integers."""
+        bits, undefined = self.builder.sext(truth, self.int_type.element), ir.Constant(self.int_type, ir.Undefined)
+        one = self.builder.insert_element(undefined, bits, ir.Constant(INT32, 0))
+        mask = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, undefined, mask)
 
     def _indices_and(self, number: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The number of each lane, and in all lanes the given one, as 32-bit integers."""
