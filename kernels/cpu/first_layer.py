@@ -140,8 +140,7 @@ def listed_forward(t, plan, table, order, scratch, lists, n, place, stop):
             x0 + i * sx, n_in, INPUT_BLOCK, plan[BIAS], scratch, values + i * capacity, lists, part + i * capacity,
             starts + i * blocks,
         )  # fmt: skip
-        for j in range(width):
-            scratch[z0 + i * sz + j] = scratch[base + j]
+        sum_rows(scratch, base, width, np.int64(1), width, scratch, z0 + i * sz)  # of one row: its copy
     add_products(
         n, n_out, blocks, lanes, scratch, values, lists, part, starts, capacity, plan[WEIGHTS_BY_INPUT], width, z0, sz
     )

@@ -52,7 +52,7 @@ from fastmlp.kernels.cpu.entries import (
 )
 from fastmlp.kernels.cpu.lists import HALF, MOST_SAMPLES, list_inputs, list_values, mark, row_sum
 from fastmlp.kernels.cpu.resting import AHEAD, FEW_SAMPLES, LONGEST_REST, rest_rows, step, step_rows_few
-from fastmlp.kernels.cpu.sparse import block_products, by_input, by_unit, fill, parts_of, sum_rows
+from fastmlp.kernels.cpu.sparse import block_products, by_input, by_unit, fill, mix_rows, parts_of, sum_rows
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE
 
 
@@ -218,5 +218,4 @@ def start_sums(plan, own, settings, scratch, everywhere, n_in, z0, sz, buffer, n
             fill(scratch, row, apart, np.int64(0))
             continue
         x = scratch[own + plan[COEFFICIENTS] + buffer * plan[BATCH] + i] + background * scratch.dtype.type(n_in)
-        for j in range(apart):
-            scratch[row + j] = x * scratch[everywhere + j] + background * scratch[everywhere + 2 * apart + j]
+        mix_rows(x, everywhere, background, everywhere + 2 * apart, scratch, apart, scratch, row)

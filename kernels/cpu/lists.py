@@ -10,6 +10,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastmlp.kernels.cpu.compiling import compiled
+from fastmlp.kernels.cpu.prefetch import LINE
 from fastmlp.kernels.cpu.target import vector_bits
 from fastmlp.kernels.cpu.team import X86
 from fastmlp.kernels.cpu.vectors import INT32, INTP, VectorMath, int_constant, loop, loop_while, pointer
@@ -192,22 +193,30 @@ def mark(typing, X, x0, sx, samples, n_in, words, w0):
         kinds = signature.args
         X, words = (pointer(context, builder, kinds[i], a) for i, a in ((0, X), (5, words)))
         m = VectorMath(builder, context.get_data_type(kinds[0].dtype))
-        kind = ir.VectorType(INT32, m.lanes)
+        # Bits are gathered in lanes as wide as the values': to narrow each comparison's result takes longer.
+        kind, narrow = m.int_type, ir.VectorType(INT32, m.lanes)
         zero, one = (ir.Constant(kind, [number] * m.lanes) for number in (0, 1))
 
-        def column(k, _):
-            def sample(i, state):
-                word, bit = state
-                x = m.load(X, builder.add(builder.add(x0, k), builder.mul(i, sx)))
-                mask = builder.fcmp_unordered("!=", x, m.constant(0))
-                return [builder.or_(word, builder.select(mask, bit, zero)), builder.add(bit, bit)]
+        # Of doubles a line's vectors at once: each sample's row is in another page. (Floats gain nothing by it.)
+        together = max(LINE // (m.lanes * 8), 1) if m.double else 1
 
-            word, _ = loop(builder, int_constant(0), samples, 1, [zero, one], sample)
-            target = builder.bitcast(builder.gep(words, [builder.add(w0, k)]), kind.as_pointer())
-            builder.store(word, target).align = 4
+        def column(k, _):
+            columns = [builder.add(k, int_constant(v * m.lanes)) for v in range(together)]
+
+            def sample(i, state):
+                *gathered, bit = state
+                row = builder.add(x0, builder.mul(i, sx))
+                masks = [builder.fcmp_unordered("!=", m.load(X, builder.add(row, at)), m.constant(0)) for at in columns]
+                new = [builder.or_(w, builder.select(mask, bit, zero)) for w, mask in zip(gathered, masks, strict=True)]
+                return [*new, builder.add(bit, bit)]
+
+            *gathered, _ = loop(builder, int_constant(0), samples, 1, [zero] * together + [one], sample)
+            for word, at in zip(gathered, columns, strict=True):
+                target = builder.bitcast(builder.gep(words, [builder.add(w0, at)]), narrow.as_pointer())
+                builder.store(word if kind == narrow else builder.trunc(word, narrow), target).align = 4
             return []
 
-        loop(builder, int_constant(0), n_in, m.lanes, [], column)
+        loop(builder, int_constant(0), n_in, m.lanes * together, [], column)
         return context.get_dummy_value()
 
     return signature, generate

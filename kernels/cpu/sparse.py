@@ -236,6 +236,29 @@ def sum_rows(typing, A, a0, stride, rows, n, total, t0):
     return signature, generate
 
 
+@intrinsic
+def mix_rows(typing, x, a0, y, b0, A, n, total, t0):
+    """total[t0:t0 + n] = x · the row at a0 of A + y · the row at b0, whole vectors each."""
+    signature = types.void(A.dtype, I, A.dtype, I, A, I, total, I)
+
+    def generate(context, builder, signature, arguments):
+        x, a0, y, b0, A, n, total, t0 = arguments
+        kinds = signature.args
+        A, total = (pointer(context, builder, kinds[i], a) for i, a in ((4, A), (6, total)))
+        m = VectorMath(builder, context.get_data_type(kinds[4].dtype))
+        x, y = m.spread(x), m.spread(y)
+
+        def column(k, _):
+            first, second = (m.load(A, builder.add(start, k)) for start in (a0, b0))
+            m.store(m.fma(x, first, builder.fmul(y, second)), total, builder.add(t0, k))
+            return []
+
+        loop(builder, int_constant(0), n, m.lanes, [], column)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @compiled
 def fill(array, start, n, value):
     """Set n values from ``start`` on. (Assigning to a slice would compile checks and messages with it.)"""
