@@ -341,7 +341,7 @@ def test_few_inputs_of_many_units(cpu, dtype):
         ((4, many, 1), 1),
         ((1, many, 3), 7),
         ((9, many + 1, 5, 2), 2),
-        ((9, many + 3, 3), 21),
+        ((13, many + 3, 3), 23),
         ((3, 2 * many, 2), 8),
     ]
     for i, (sizes, batch_size) in enumerate(cases):
@@ -447,7 +447,7 @@ def test_samples_that_are_background_throughout(cpu, value):
 
 def test_data_changed_in_place_between_calls(cpu):
     """Another background, none, the first again: what is kept from one call is not taken for the next."""
-    network, rule = Network.build((40, 8, 3), "tanh", dtype="float64"), Rule("momentum", 0.0005, momentum=0.9)
+    network, rule = Network.build((40, 4, 3), "tanh", dtype="float64"), Rule("momentum", 0.0005, momentum=0.9)
     kept = background_problem(network, 400, 0, "float64", 0.0, labels=False)
     ours, theirs = (Problem(network, copied(kept.parameters), kept.X, kept.Y) for _ in range(2))
     states, level = [network.state(rule) for _ in range(2)], []

@@ -524,6 +524,8 @@ def test_plans_choose_the_way_by_the_batch():
     assert plan.is_small(config.FEWEST_INPUTS_BATCH - 1, 1, fewest_inputs=True)
     assert not plan.is_small(config.FEWEST_INPUTS_BATCH, 1, fewest_inputs=True)
     assert plan.is_small(config.FEWEST_INPUTS_BATCH, 2, fewest_inputs=True)
+    assert plan.is_small(config.FEWEST_INPUTS_BATCH, 1, resting=True, fewest_inputs=True)
+    assert not plan.is_small(config.SMALL_SPARSE + 1, 1, sparse=True, fewest_inputs=True)
     lab, tiny = Network.build(LAB), Network.build((2, 2))
     assert plan.members_for(tiny, 1, 8, config.WORK_PER_STEP) == 1
     assert plan.members_for(lab, 5, 8, config.WORK_PER_STEP) == 8

@@ -1,8 +1,9 @@
 """The numbers that tune the CPU backend (`team.PATIENCE` and `sparse.WIDTHS` stand where they are used).
 
-Measured, on two cores of an AMD EPYC with 256-bit vectors (bench/NOTES.md): the tile's shape there, `INPUT_BLOCK`, and
-from which batch on splitting by samples is quicker for samples that are mostly background. All other numbers follow
-from sizes of caches or are estimates that still want measuring; they decide speed, never results beyond rounding.
+Where a comment names shapes or times, a number was measured, on two cores of an AMD EPYC with 256-bit vectors
+(bench/NOTES.md); so were the tile's shape there, and from which batch on splitting by samples is quicker for samples
+that are mostly background. All others follow from sizes of caches or are estimates that still want measuring. They
+decide speed, never results beyond rounding.
 """
 
 from fastmlp.kernels.cpu.target import vector_registers
@@ -46,8 +47,8 @@ FUSED_SAMPLES = 10
 SAMPLE_BYTES = 16 * 1024
 
 #: Bytes of weights from which on a layer's products of large batches have operands copied for their tiles
-#: (`fastmlp.kernels.cpu.packing`), and of how many rows of the gradient at a time, a
-#: multiple of `ROWS`.
+#: (`fastmlp.kernels.cpu.packing`), and of how many rows of the gradient at a time, a multiple of
+#: `ROWS`.
 WIDE_BYTES = 256 * 1024
 PACKED_ROWS = 96
 
@@ -66,15 +67,15 @@ SPARSE_SAMPLES = 200
 NARROW_INPUTS = 4
 NARROW_VECTORS = 2
 
-#: Large batches, and inference, in rows by input without a background: from which vectors of units on, a whole tile's,
-#: and up to which inputs. There it was 0 to 36 % faster (in two shapes of 20, 2 and 4 % slower); at 200 inputs level,
-#: at 400 slower by a seventh (bench/NOTES.md).
+#: Large batches, and inference, in rows by input without a background: from how many vectors of units on (as many as a
+#: tile has), and up to how many inputs. There it was 0 to 37 % faster, and in two shapes slower, by 2 and 4 %; of two
+#: vectors of units, or of 200 inputs, it was level, of 400 slower by a seventh (bench/NOTES.md).
 BY_INPUT_VECTORS = COLUMNS
 FEW_INPUTS = 100
 
-#: Up to which inputs of these, and from which batch on, a lone member is quicker by samples where it would go
-#: by units: [20, 50, 1], [8, 50, 1], [32, 24, 1], [20, 200, 1] and the like take 0.67 to 0.97 of the time at batch 32;
-#: with 64 inputs it is level (bench/NOTES.md).
+#: Up to how many inputs of such networks, and from which batch on, a lone member splits by samples what it would else
+#: split by units, even in rows by input (above): at batch 32 [20, 50, 1], [8, 50, 1], [32, 24, 1] and [5, 200, 1] took
+#: 0.66 to 0.90 of the time in float32; with 64 inputs it is level (bench/NOTES.md).
 FEWEST_INPUTS = 32
 FEWEST_INPUTS_BATCH = 24
 

@@ -1,8 +1,8 @@
 """Lists of what is off the background: of a sample its values and their places, of a batch its active inputs.
 
 An input's word has a bit for each sample of a chunk or batch (64 at most) that is off the background there. Samples lie
-in aligned rows, less the background, padded with zeros to whole vectors; lists may be written one vector beyond their
-ends.
+in aligned rows, less the background, padded with zeros to whole lines of the cache; lists may be written one vector
+beyond their ends.
 """
 
 from llvmlite import ir

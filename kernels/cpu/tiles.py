@@ -8,9 +8,9 @@ dot     z[c, r] = Σₖ W[r, k] X[c, k]: k runs along the rows, each sum is a wh
 outer   g[r, :] = Σₖ D[r, k] B[k, :]: k runs over rows of B, a number of D is spread over a vector. It gives the delta
         of the layer below (B are weights) and the gradient of the weights (B are samples).
 
-Sizes: dot wants R·C sums + C samples + 1 row in registers, outer R·V sums + V rows + 1 number: 4 x 3 with 16
-registers, 4 x 6 with 32 (`fastmlp.kernels.cpu.config`). What is left over at the edges is done by smaller tiles, and
-in outer by tiles of one row less and one vector more, which want as many registers.
+Sizes: dot wants R·C sums + C samples + 1 row in registers, outer R·V sums + V rows + 1 number (or R numbers + 1 row,
+if these are fewer): 4 x 3 with 16 registers, 4 x 6 with 32 (`fastmlp.kernels.cpu.config`). What is left over at the
+edges is done by smaller tiles, and in outer by tiles of one row less and one vector more, which want no more registers.
 """
 
 from types import SimpleNamespace
@@ -287,7 +287,7 @@ def make_rule(R: int):
 
 
 def make_block(tile, R: int, V: int, few: int = 1):
-    """Compiled: V vectors of columns of all rows of E, R rows at a time, then ``few``; ``tile`` makes the tiles."""
+    """Compiled: V vectors of columns of all rows of E, R rows at a time, then ``few``, 1 or 2; of tiles by ``tile``."""
     most, some, one = tile(R, V), tile(few, V), tile(1, V)
 
     @compiled
@@ -299,7 +299,7 @@ def make_block(tile, R: int, V: int, few: int = 1):
         while r + few <= rows:
             some(count, D, d0 + r * dr, dr, dk, B, b0, sb, S, s0 + r * se, E, e0 + r * se, se, more)
             r += few
-        if r < rows:
+        if few > 1 and r < rows:
             one(count, D, d0 + r * dr, dr, dk, B, b0, sb, S, s0 + r * se, E, e0 + r * se, se, more)
 
     return block
@@ -310,7 +310,7 @@ def make_outer(tile, few: int = 1):
 
     A block of columns of B stays in the first-level cache while all rows pass over it. One vector alone takes more than
     half as long as three, for its sums, of which there are too few, wait for one another. So blocks are a vector wider
-    while any would be left over.
+    for as long as what is left is no multiple of the usual width, but more.
     """
     usual = make_block(tile, ROWS, COLUMNS, few)
     wider, narrow = make_block(tile, ROWS - 1, COLUMNS + 1), make_block(tile, ROWS, 1)
@@ -335,17 +335,17 @@ def make_outer(tile, few: int = 1):
 
 dot4, dot2, dot1 = (make_dot(R) for R in (ROWS, 2, 1))
 rule4, rule2, rule1 = (make_rule(R) for R in (ROWS, 2, 1))
-#: Rows of a gradient are units, and ten of them two more than whole tiles; those of a delta are samples, mostly 4 n.
-gradient_rows, delta_rows = make_outer(gradient_tile, few=2), make_outer(delta_tile)
+#: Ten units, in which many networks end, leave two rows of their gradient over; samples mostly come in fours.
+outer_gradient, outer_delta = make_outer(gradient_tile, few=2), make_outer(delta_tile)
 
 
 @compiled
 def outer(rows, count, D, d0, dr, dk, B, b0, sb, G, g0, sg, start, stop, lanes, more):
     """So many rows of G = Σ D B, or (more) G += Σ D B, columns ``start`` … stop - 1."""
-    gradient_rows(rows, count, D, d0, dr, dk, B, b0, sb, G, g0, G, g0, sg, start, stop, lanes, more)
+    outer_gradient(rows, count, D, d0, dr, dk, B, b0, sb, G, g0, G, g0, sg, start, stop, lanes, more)
 
 
 @compiled
 def delta(n, count, D, d0, sd, B, b0, sb, S, s0, E, e0, se, start, stop, lanes):
     """Delta E of the layer below for n samples, columns ``start`` … stop - 1; rows of slopes S lie as those of E."""
-    delta_rows(n, count, D, d0, sd, np.int64(1), B, b0, sb, S, s0, E, e0, se, start, stop, lanes, np.int64(0))
+    outer_delta(n, count, D, d0, sd, np.int64(1), B, b0, sb, S, s0, E, e0, se, start, stop, lanes, np.int64(0))
