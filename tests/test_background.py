@@ -39,6 +39,7 @@ from fastmlp import Mlp, Sgd, kernels
 from fastmlp.kernels import Network, Rule, reference
 from fastmlp.kernels.cpu import drivers, entries, plan, team
 from fastmlp.kernels.cpu.config import (
+    BY_INPUT_LANES,
     BY_INPUT_VECTORS,
     FEW_INPUTS,
     FEWEST_INPUTS,
@@ -375,11 +376,12 @@ def test_who_has_rows_by_input_without_a_background(cpu):
 
 
 def test_who_has_rows_by_input_in_large_batches(cpu):
-    """Few inputs of many units, as vectors go, and enough samples; whatever the rule."""
+    """Few inputs of many units, in vectors of many numbers, and enough samples; whatever the rule."""
     for dtype in DTYPES:
-        few = (BY_INPUT_VECTORS - 1) * (plan.vector_bits() // 8 // np.dtype(dtype).itemsize)
+        lanes = plan.vector_bits() // 8 // np.dtype(dtype).itemsize
+        few = (BY_INPUT_VECTORS - 1) * lanes
         cases = [
-            ((FEW_INPUTS, few + 1, 2), 300, True),
+            ((FEW_INPUTS, few + 1, 2), 300, lanes >= BY_INPUT_LANES),
             ((FEW_INPUTS + 1, few + 1, 2), 300, False),
             ((20, few, 2), 300, False),
             ((20, few + 1, 2), 100, False),
@@ -395,9 +397,10 @@ def test_who_has_rows_by_input_in_large_batches(cpu):
 
 def test_the_fewest_inputs_have_small_batches_split_by_samples(cpu):
     """By a lone member, from some samples on."""
-    units = BY_INPUT_VECTORS * plan.vector_bits() // 32
+    lanes = plan.vector_bits() // 32
+    units, large = BY_INPUT_VECTORS * lanes, entries.TRAIN_LARGE if lanes >= BY_INPUT_LANES else entries.TRAIN_SMALL
     for n_in, batch, expected in (
-        (FEWEST_INPUTS, FEWEST_INPUTS_BATCH, entries.TRAIN_LARGE),
+        (FEWEST_INPUTS, FEWEST_INPUTS_BATCH, large),
         (FEWEST_INPUTS + 1, FEWEST_INPUTS_BATCH, entries.TRAIN_SMALL),
         (FEWEST_INPUTS, FEWEST_INPUTS_BATCH - 1, entries.TRAIN_SMALL),
     ):

@@ -67,9 +67,10 @@ SPARSE_SAMPLES = 200
 NARROW_INPUTS = 4
 NARROW_VECTORS = 2
 
-#: Large batches, and inference, in rows by input without a background: from how many vectors of units on (as many as a
-#: tile has), and up to how many inputs. There it was 0 to 37 % faster, and in two shapes slower, by 2 and 4 %; of two
-#: vectors of units, or of 200 inputs, it was level, of 400 slower by a seventh (bench/NOTES.md).
+#: Large batches, and inference, in rows by input without a background: from how many lanes of a vector on, from how
+#: many vectors of units on (as many as a tile has), and up to how many inputs. There it was 5 to 37 % faster; of two
+#: vectors of units, or of 200 inputs, it was level, of 400 slower by a seventh (bench/NOTES.md; why not float64, too).
+BY_INPUT_LANES = 8
 BY_INPUT_VECTORS = COLUMNS
 FEW_INPUTS = 100
 

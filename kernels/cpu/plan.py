@@ -11,6 +11,7 @@ import numpy as np
 
 from fastmlp.kernels.cpu import entries as d
 from fastmlp.kernels.cpu.config import (
+    BY_INPUT_LANES,
     BY_INPUT_VECTORS,
     CHUNK_BYTES,
     CHUNK_SAMPLES,
@@ -217,7 +218,7 @@ def has_few_inputs(network: Network, samples: int) -> bool:
     Rows by unit end each product with a sum over lanes, and begin it with a whole vector for the bias.
     """
     lanes = vector_bits() // 8 // np.dtype(network.dtype).itemsize
-    wide = -(-network.sizes[1] // lanes) >= BY_INPUT_VECTORS
+    wide = lanes >= BY_INPUT_LANES and -(-network.sizes[1] // lanes) >= BY_INPUT_VECTORS
     return samples >= SPARSE_SAMPLES and wide and network.sizes[0] <= FEW_INPUTS
 
 
