@@ -16,7 +16,7 @@ WIDER = {"float32": np.float64, "float64": np.longdouble}
 SLACK = {"float32": 0.0, "float64": 0.0 if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps else 1.0}
 
 #: Ulps allowed. exp: half from the last rounding, the rest from the polynomial and the reduction. tanh and log1p end in
-#: a division or a product more. (With fused products the worst are 0.9, 2.5 and 2.7.)
+#: a division or a product more. (With fused products the worst are 0.9, 2.7 and 2.7.)
 MOST_ULPS = {"exp": 2, "tanh": 4, "log1p": 4}
 
 

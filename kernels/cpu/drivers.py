@@ -19,7 +19,7 @@ elements of ``scratch``; l is a layer of weights from 0, D its delta, S its slop
 import math
 
 import numpy as np
-from numba import carray
+from numba import carray, njit
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -677,9 +677,9 @@ def pointer_at(typing, address, kind):
     return types.CPointer(kind.dtype)(types.intp, kind), generate
 
 
-@compiled
+@njit(inline="always")
 def array_of(plan, entry, kind):
-    """The array of which the plan has address and length."""
+    """The array of which the plan has address and length: no piece of code by itself, for those make no arrays."""
     return carray(pointer_at(plan[entry], kind), (plan[entry + 1],))
 
 
