@@ -10,9 +10,12 @@ from numba.core.errors import TypingError
 from fastmlp.kernels.cpu import compiling
 
 #: A function with a loop for each of many lines, so that LLVM does not put it where it is called. Of the seven words
-#: of an array it reads where it begins and, for an index from its end, how long it is.
-SOURCE = "def piece(a, b, n):\n" + "".join(
-    f"    for k in range(n):\n        a[k + {line}] = b[k] * {line}.5 + a[n - k]\n" for line in range(40)
+#: of an array it reads where it begins and, for an index from its end, how long it is. A name that now is one array and
+#: now another is what Numba counts references for.
+SOURCE = (
+    "def piece(a, b, n):\n"
+    + "".join(f"    for k in range(n):\n        a[k + {line}] = b[k] * {line}.5 + a[n - k]\n" for line in range(40))
+    + "    c = a\n    for k in range(n):\n        c[k] += 1\n        c = b if a[k] > 2 else a\n"
 )
 ARRAY = types.Array(types.float64, 1, "C")
 

@@ -679,7 +679,7 @@ def pointer_at(typing, address, kind):
 
 @njit(inline="always")
 def array_of(plan, entry, kind):
-    """The array of which the plan has address and length: no piece of code by itself, for those make no arrays."""
+    """The array of which the plan has address and length. Written where it is called, for no piece returns an array."""
     return carray(pointer_at(plan[entry], kind), (plan[entry + 1],))
 
 

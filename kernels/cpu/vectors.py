@@ -175,7 +175,7 @@ class VectorMath:
         return self._polynomial(r, [1 / factorial(k) for k in range(1, degree + 1)]) * r
 
     def _polynomial(self, x: Vec, coefficients: Sequence[float]) -> Vec:
-        """Σ cₖ xᵏ, neighbours put together first (Estrin): few steps wait for one another, and so more vectors fit.
+        """Σ cₖ xᵏ, neighbours put together first (Estrin): fewer steps wait for one another than term after term.
 
         The first term comes last, so that what the powers are off by counts for little where the others are small.
         """
