@@ -17,7 +17,7 @@ from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.measure import Progress as Tell
 from fastmlp.bench.measure import measure_suite, ticks
 from fastmlp.bench.suites import SUITES, Suite, with_source
-from fastmlp.bench.tables import number, ours_of, seconds_text
+from fastmlp.bench.tables import baseline_of, number, seconds_text
 from fastmlp.bench.time_to_accuracy import SETTINGS, SUMMARY
 from fastmlp.bench.work import Work, mnist_is_here
 from fastmlp.kernels.names import unknown_name
@@ -173,27 +173,27 @@ def progress_bar(console: Console, total: int) -> Iterator[Tell]:
 def table_of(result: dict[str, Any], measurement: dict[str, Any]) -> Table:
     """A measurement for the terminal: a row a contender, the fastest first.
 
-    The last column says how many times our time a contender takes, with the interval of 95 %: below 1 it is faster.
-    Where numbers of threads are compared it is how many times faster than one thread each is.
+    The last column is the speed-up over `baseline_of` the measurement: its time divided by the row's, with the interval
+    of 95 %.
     """
     contenders = measurement["contenders"]
-    ours = ours_of(measurement)
-    against = f"times {ours or '-'}"
-    if results.ONE_THREAD in contenders:
-        ours, against = results.ONE_THREAD, "speed-up over 1 thread"
+    baseline = baseline_of(measurement)
+    speed_up = [] if baseline is None else [f"speed-up over {baseline}"]
     table = Table(box=SIMPLE_HEAD, title=Work.from_dict(measurement["work"]).title, title_justify="left")
     table.add_column("contender", no_wrap=True)
-    for heading in ("threads", "µs/step", "± IQR", "samples/s", "GFLOP/s", "ceiling", against):
+    for heading in ("threads", "µs/step", "± IQR", "samples/s", "GFLOP/s", "ceiling", *speed_up):
         table.add_column(heading, justify="right")
+    if baseline is not None:
+        table.caption = f"speed-up over {baseline}: its time, divided by the row's (and the interval of 95 %)"
+        table.caption_justify = "left"
     rows = {name: results.figures(result, measurement, name) for name in contenders}
     for name in sorted(rows, key=lambda name: rows[name].microseconds):
         own = rows[name]
         threads = contenders[name]["settings"].get("threads")
         cells = [number(own.microseconds), number(own.spread), number(own.samples_per_second), number(own.gflops)]
         cells.append("" if own.share is None else f"{own.share:.0%}")
-        if ours is not None and name != ours:
-            both = [contenders[ours]["seconds"], contenders[name]["seconds"]]
-            times = results.speed_up(*(reversed(both) if ours == results.ONE_THREAD else both))
+        if baseline is not None and name != baseline:
+            times = results.speed_up(contenders[name]["seconds"], contenders[baseline]["seconds"])
             cells.append(f"{number(times.ratio)} ({number(times.low)}–{number(times.high)})")
         table.add_row(name, "auto" if threads is None else str(threads), *cells)
     return table

@@ -208,7 +208,7 @@ def measure_into(
 
 
 def in_words(measurement: dict[str, Any]) -> str:
-    """A measurement in a line: our time, and how many times those of the rivals it is."""
+    """A measurement in a line: our time, and the speed-up over each rival: its time divided by ours."""
     contenders = measurement["contenders"]
     parts = []
     if OURS in contenders:
@@ -217,7 +217,7 @@ def in_words(measurement: dict[str, Any]) -> str:
         for name, raw in contenders.items():
             if name != OURS:
                 times = speed_up(contenders[OURS]["seconds"], raw["seconds"])
-                parts.append(f"{number(times.ratio)} × {raw['label']}")
+                parts.append(f"speed-up {number(times.ratio)} over {raw['label']}")
     for kind in ("refused", "missing"):
         parts += [f"{kind}: {name}: {reason}" for name, reason in measurement[kind].items()]
     return "; ".join(parts)

@@ -168,7 +168,7 @@ def speed_up_figure(result: dict[str, Any]) -> "Figure":
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xticks(range(len(measurements)), [f"{m['work']['batch_size']:,}" for m in measurements])
     axes.set_xlabel("batch size")
-    axes.set_ylabel("times faster (below 1: the rival wins)")
+    axes.set_ylabel("speed-up over the rival: its time / ours")
     axes.set_title(f"fastmlp's speed-up: {title_of(measurements)}", fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)

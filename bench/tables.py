@@ -56,6 +56,9 @@ FAMILIES = (
     *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32", "fastmlp CUDA, three TF32"),
 )
 
+#: What a speed-up is, in every table: the higher, the faster.
+SPEED_UP = "Speed-up over a rival: the rival's time divided by fastmlp's; below 1 the rival is faster."
+
 #: What the names of columns don't say.
 EXPLAINED = {
     "PyTorch": "the fastest of {labels}",
@@ -79,7 +82,7 @@ def number(value: float) -> str:
 
 
 def ratio(value: SpeedUp, remark: str = "") -> str:
-    """How many times faster we are; marked where the rival wins, with a remark."""
+    """A speed-up, see `SPEED_UP`; marked where the rival wins, with a remark."""
     text = f"{number(value.ratio)} ×"
     return f"**{text}** (rival faster{remark})" if value.ratio < 1 else text
 
@@ -94,6 +97,17 @@ def families_of(measurements: Sequence[dict[str, Any]]) -> list[str]:
     """The rivals' families that took part in any of them."""
     present = {c["family"] for m in measurements for c in m["contenders"].values()}
     return [family for family in FAMILIES if family in present]
+
+
+def baseline_of(measurement: dict[str, Any]) -> str | None:
+    """Over whom a table of contenders gives speed-ups: the fastest of the first family of rivals that is there.
+
+    Where numbers of threads are compared it is the one thread; without a rival it is our own contender.
+    """
+    if ONE_THREAD in measurement["contenders"]:
+        return ONE_THREAD
+    rivals = (fastest_of_family(measurement, family) for family in families_of([measurement]))
+    return next(rivals, ours_of(measurement))
 
 
 def row_title(work: Work, single_network: bool) -> str:
@@ -111,7 +125,7 @@ def training_table(result: dict[str, Any], measurements: Sequence[dict[str, Any]
     own = ["µs a call" if works[0].job == "predict" else "µs a step", "samples a second", "of ceiling"]
     own += ["µs with samples in order"] * any(in_order)
     lines = [
-        f"| {' | '.join([title, *own, *(f'times {f}' for f in families)])} |",
+        f"| {' | '.join([title, *own, *(f'speed-up over {f}' for f in families)])} |",
         "|" + "---|" + "---:|" * (len(own) + len(families)),
     ]
     for work, measurement, ordered in zip(works, measurements, in_order, strict=True):
@@ -135,7 +149,7 @@ def own_cells(own: Figures) -> list[str]:
 
 
 def rival_cell(measurement: dict[str, Any], ours: str, family: str) -> str:
-    """How many times faster we are than the fastest of a family."""
+    """Our speed-up over the fastest of a family."""
     rival = fastest_of_family(measurement, family)
     if rival is None:
         return "–"
@@ -149,7 +163,7 @@ def rival_cell(measurement: dict[str, Any], ours: str, family: str) -> str:
 def lab_table(result: dict[str, Any], measurement: dict[str, Any]) -> list[str]:
     """The lines of the table of the lab's job: a row a contender, set against the NumPy program."""
     contenders = measurement["contenders"]
-    lines = ["| lab's full-batch job | ms an iteration | times faster than NumPy |", "|---|---:|---:|"]
+    lines = ["| lab's full-batch job | ms an iteration | speed-up over NumPy |", "|---|---:|---:|"]
     program = fastest_of_family(measurement, "NumPy")
     for name, raw in contenders.items():
         own = figures(result, measurement, name)
@@ -288,6 +302,10 @@ def notes(result: dict[str, Any]) -> str:
             "The rivals' samples lie in memory in the order of their use; fastmlp gathers its own from anywhere, as an "
             "epoch of shuffled samples does. Only where a table says in order does fastmlp have them as the rivals do."
         )
+    if families_of(measurements):
+        parts.append(SPEED_UP)
+    if any(ONE_THREAD in m["contenders"] for m in measurements):
+        parts.append("With several threads: the speed-up over one, its time divided by theirs.")
     present = families_of([m for m in measurements if m["work"]["job"] != "lab"])
     for family, text in EXPLAINED.items():
         if family in present:

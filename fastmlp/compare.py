@@ -13,7 +13,7 @@ import numpy as np
 
 from fastmlp import extras, kernels
 from fastmlp.callbacks import on_terminal
-from fastmlp.compare_contenders import CONTENDERS, NothingCompared, torch_threads
+from fastmlp.compare_contenders import AS_IN_PYTORCH, CONTENDERS, NothingCompared, torch_threads
 from fastmlp.comparison import HIDDEN, Comparison, Course, Parity, Row, Settings, counted
 from fastmlp.data import Dataset
 from fastmlp.kernels.network import DTYPES
@@ -168,7 +168,7 @@ def parity(data: Dataset, settings: Settings, backends: list[str]) -> list[Parit
     images, labels = data.train_images[order], data.train_labels[order]
     found, torch_runs = [], {}
     for dtype in DTYPES:
-        mlp = Mlp([data.n_in, *HIDDEN, data.n_classes], "relu", dtype="float32", seed=0, backend="numpy")
+        mlp = Mlp([data.n_in, *HIDDEN, data.n_classes], **AS_IN_PYTORCH, dtype="float32", seed=0, backend="numpy")
         weights = [matrix.astype(dtype) for matrix in mlp.weights]
         X = images.astype(dtype) / data.levels + SHIFT
         torch_runs[dtype] = torch_epoch(weights, X, labels, settings)
@@ -211,7 +211,7 @@ def torch_epoch(weights: list[np.ndarray], X: np.ndarray, labels: np.ndarray, se
     """The same in PyTorch."""
     mlp = Mlp(
         [weights[0].shape[1] - 1, *(len(matrix) for matrix in weights)],
-        "relu",
+        **AS_IN_PYTORCH,
         dtype=weights[0].dtype,
         backend="numpy",
     )

@@ -16,6 +16,9 @@ from fastmlp.torch_training import PIPELINES, TorchHistory, generator_of_its_own
 if TYPE_CHECKING:
     from torch import nn
 
+#: What the MLP is in fastmlp, so that it is the one in PyTorch.
+AS_IN_PYTORCH: dict[str, Any] = {"activation": "relu", "loss": "cross_entropy", "init": "torch"}
+
 #: Steps that decide on PyTorch's number of threads.
 TRIAL_STEPS = 30
 
@@ -49,7 +52,8 @@ class Contender:
         data = self.data
         return Mlp(
             [data.n_in, *HIDDEN, data.n_classes],
-            "relu",
+            **AS_IN_PYTORCH,
+            dtype="float32",
             seed=seed,
             backend=backend,
             input_scale=1 / data.levels,

@@ -32,6 +32,9 @@ MODELS = {
 RESULT_FILE = "compare.json"
 FORMAT = "fastmlp compare 1"
 
+#: The column of the tables that says how much faster than PyTorch a model trains; see its caption.
+SPEED_UP = "speed-up over PyTorch"
+
 #: The hidden layer of the lab's MLP.
 HIDDEN = (100,)
 #: What ``--quick`` sets where nothing else is given; images are those to train on.
@@ -365,7 +368,7 @@ def row_table(result: Comparison) -> "Table":
     yardstick = next((row for row in result.ran if (row.model, row.variant) == ("torch-mlp", "preloaded")), None)
     table = Table(title=f"Trained: {in_words(settings, result.data)}", box=box.ROUNDED, title_justify="left")
     table.add_column("model", no_wrap=True)
-    for name in ("threads", "test accuracy", "s an epoch", "images/s", "times PyTorch"):
+    for name in ("threads", "test accuracy", "s an epoch", "images/s", SPEED_UP):
         table.add_column(name, justify="right")
     for row in result.rows:
         if not row.courses:
@@ -377,10 +380,10 @@ def row_table(result: Comparison) -> "Table":
             accuracy_text(row),
             f"{row.epoch_seconds:.2f}",
             f"{row.images_per_second:,.0f}",
-            f"{row.images_per_second / yardstick.images_per_second:.3g}" if comparable and yardstick else "",
+            f"{yardstick.epoch_seconds / row.epoch_seconds:.3g}" if comparable and yardstick else "",
         )
     if yardstick is not None:
-        table.caption = "times PyTorch: images a second, over those of PyTorch, preloaded"
+        table.caption = f"{SPEED_UP}: the time an epoch of PyTorch, preloaded, divided by the row's"
         table.caption_justify = "left"
     return table
 

@@ -578,7 +578,7 @@ def test_command_end_to_end(tmp_path, monkeypatch, capsys):
     assert bench("--quick", *arguments, "--out", str(out), "--plots", str(plots)) == OK
     shown = capsys.readouterr()
     assert "made-up images" in shown.err
-    assert "times fastmlp-cpu" in shown.out
+    assert "speed-up over fastmlp-numpy" in shown.out
     measured = results.load(out)["measurements"][0]
     assert list(measured["contenders"]) == ["fastmlp-cpu", "fastmlp-numpy"]
     assert measured["work"]["source"] == "synthetic"
@@ -700,6 +700,36 @@ def test_table_holds_the_figures():
     assert "jax: JAX is not installed" in table
 
 
+def test_the_terminal_and_the_page_say_the_same_speed_up(capsys):
+    """Of PyTorch's time over fastmlp's: the higher, the faster, in both, and both say so."""
+    result = fake([2e-3] * 3, [5e-3] * 3)
+    command.report(command.Console(width=160), result)
+    shown = capsys.readouterr().out
+    assert "speed-up over torch-eager: its time, divided by the row's" in shown
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line.split()}
+    assert rows["fastmlp-cpu"][-2:] == ["2.5", "(2.5–2.5)"]
+    assert rows["torch-eager"][-1] == "20%"  # the baseline itself has none
+    page = tables.markdown([result])
+    assert "speed-up over PyTorch |" in page
+    assert "| 2.5 × |" in page
+    assert "the rival's time divided by fastmlp's" in page
+
+
+@pytest.mark.parametrize(
+    ("family", "names", "baseline"),
+    [
+        ("JAX", ["fastmlp-cpu", "torch-eager"], "torch-eager"),
+        ("PyTorch", ["fastmlp-cpu"], "fastmlp-cpu"),
+        ("PyTorch", ["torch-eager"], "torch-eager"),
+        ("PyTorch", [], None),
+    ],
+)
+def test_the_baseline_is_the_first_rival_that_is_there(family, names, baseline):
+    (measurement,) = fake([2e-3] * 3, [5e-3] * 3, family)["measurements"]
+    measurement["contenders"] = {name: measurement["contenders"][name] for name in names}
+    assert tables.baseline_of(measurement) == baseline
+
+
 def test_table_says_where_a_rival_wins():
     assert "**0.5 ×** (rival faster)" in tables.markdown([fake([4e-3] * 3, [2e-3] * 3)])
 
@@ -713,7 +743,7 @@ def test_table_says_how_it_is_with_samples_in_order():
         "seconds": [1e-3] * 3,
     }
     table = tables.markdown([result])
-    assert "| batch | µs a step | samples a second | of ceiling | µs with samples in order | times PyTorch |" in table
+    assert "| batch | µs a step | samples a second | of ceiling | µs with samples in order | speed-up over PyTorch |" in table
     assert "| 5 | 40 | 125,000 | 25% | 10 | **0.5 ×** (rival faster; in order 2 ×) |" in table
     assert "fastmlp gathers its own from anywhere" in table
 

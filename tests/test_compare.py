@@ -424,6 +424,22 @@ def test_nobody_to_compare():
         compare.compare(data.digits(), Settings(models=("mixer",)), lambda line: None)
 
 
+def test_the_speed_up_is_pytorchs_time_over_the_rows():
+    rows = [
+        Row(name, model, variant, images=100, courses=[Course(0, [0.5], [seconds])])
+        for name, model, variant, seconds in [
+            ("fastmlp, cpu", "mlp", "cpu", 0.5),
+            ("PyTorch, preloaded", "torch-mlp", "preloaded", 2.0),
+            ("PyTorch, dataloader", "torch-mlp", "dataloader", 8.0),
+            ("CNN, preloaded", "cnn", "preloaded", 9.0),
+        ]
+    ]
+    (table,) = comparison.report(Comparison(data.digits(), Settings(), rows=rows))
+    assert table.columns[-1].header == "speed-up over PyTorch"
+    assert list(table.columns[-1].cells) == ["4", "1", "0.25", ""]  # another network is no comparison
+    assert "the time an epoch of PyTorch, preloaded, divided by the row's" in table.caption
+
+
 # ---- the README's table ----
 
 
