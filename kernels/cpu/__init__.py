@@ -6,7 +6,15 @@ import numpy as np
 
 from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
 from fastmlp.kernels.cpu import cache, drivers, entries, plan, team
-from fastmlp.kernels.cpu.config import BRIEF_WORK, LEAST_SHARE, WORK_PER_RESTING_STEP, WORK_PER_STEP, WORK_PER_THREAD
+from fastmlp.kernels.cpu.config import (
+    BRIEF_SAMPLE,
+    BRIEF_STEP,
+    BRIEF_WORK,
+    LEAST_SHARE,
+    WORK_PER_RESTING_STEP,
+    WORK_PER_STEP,
+    WORK_PER_THREAD,
+)
 from fastmlp.kernels.cpu.rows import INPUT_CODES
 from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
 from fastmlp.kernels.network import DTYPES, Network
@@ -43,7 +51,8 @@ def _run(
         p.settings[[entries.BETA1, entries.BETA2]] = rule.beta1, rule.beta2
         arrays[entries.HYPERPARAMETERS_ARRAY] = plan.hyperparameters(rule, network.dtype, p.members)
     p.find(arrays)
-    brief = network.multiply_adds * p.plan.item(entries.SAMPLES) < BRIEF_WORK
+    samples, batch = p.plan.item(entries.SAMPLES), max(p.plan.item(entries.BATCH), 1)
+    brief = samples * (network.multiply_adds + BRIEF_SAMPLE) + samples // batch * BRIEF_STEP < BRIEF_WORK
     team.run(p.members, lambda t: drivers.run(t, job, p.plan, parameters), p.stop, brief)
 
 
@@ -71,6 +80,7 @@ def _plan_for_one_pass(network: Network, X: np.ndarray, threads: int | None) -> 
     """The plan for all samples, each taken once; a lone sample is one member's, however large the network."""
     n = len(X)
     members = 1 if n == 1 else plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
+    members = team.at_hand(plan.most_by_samples(network, members))
     p = _plan_by_samples(network, plan.background(network, X, n // members), n, members, n)
     plan.set_batch(p.plan, X, n, n)
     return p
@@ -107,6 +117,7 @@ def feedforward(
     p, out = _infer(entries.FEEDFORWARD, network, parameters, X, threads)
     sizes = network.sizes[1:]
     starts = p.table[:, entries.RESULT].tolist()
+    plan.plans.keep(p)
     return [out[start : start + len(X) * size].reshape(len(X), size) for start, size in zip(starts, sizes, strict=True)]
 
 
@@ -115,17 +126,21 @@ def _predict_one(network: Network, parameters: np.ndarray, X: np.ndarray) -> np.
     check_inputs(network, parameters, X)
     parameters = _writable(parameters)
     plan.aligned("parameters", parameters)
-    p, out = plan.plans.for_one(network)
+    one = plan.plans.for_one(network)
+    _, p, out = one
     p.plan[entries.ADDRESS], p.plan[entries.INPUT_CODE] = plan.address(X), INPUT_CODES[X.dtype]
     drivers.run(0, entries.PREDICT, p.plan, parameters)
-    return out.copy()
+    outputs = out.copy()
+    plan.plans.ones.append(one)
+    return outputs
 
 
 def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads: int | None = None) -> np.ndarray:
     """Outputs T [n, n_out]."""
     if len(X) == 1 and network.multiply_adds < BRIEF_WORK:
         return _predict_one(network, parameters, X)
-    _, out = _infer(entries.PREDICT, network, parameters, X, threads)
+    p, out = _infer(entries.PREDICT, network, parameters, X, threads)
+    plan.plans.keep(p)
     return out.reshape(len(X), network.sizes[-1])
 
 
@@ -136,7 +151,9 @@ def evaluate(
     check_inputs(network, parameters, X, Y)
     p = _plan_for_one_pass(network, X, threads)
     _run(entries.EVALUATE, network, p, parameters, _targets(Y))
-    return float(p.partial[::8].sum() / len(X)), int(p.partial[1::8].sum())
+    loss, hits = p.partial.reshape(-1, 8).sum(0)[:2]
+    plan.plans.keep(p)
+    return float(loss / len(X)), int(hits)
 
 
 def backpropagation(
@@ -153,7 +170,9 @@ def backpropagation(
         penalty = parameters.dtype.type(network.l2 / n)
         for gradient, weights in zip(network.rows(total), network.rows(parameters), strict=True):
             gradient[:, int(network.bias) :] += penalty * weights[:, int(network.bias) :]
-    return total, float(p.partial[::8].sum() / n)
+    loss = float(p.partial[::8].sum() / n)
+    plan.plans.keep(p)
+    return total, loss
 
 
 def update_weights(
@@ -198,8 +217,11 @@ def train_epoch(
     members = plan.members_for(network, batch_size, _threads(threads), least)
     fewest = plan.has_fewest_inputs(network, len(order))
     small = plan.is_small(batch_size, members, found is not None, resting, fewest)
+    small = small and plan.has_room(network, batch_size, members)
     if not small:
         members = max(members, plan.members_by_samples(network, batch_size, _threads(threads)))
+        members = plan.most_by_samples(network, members)
+    members = team.at_hand(members)
     losses = np.zeros(-(-len(order) // batch_size))
     arrays = {
         **_targets(Y),
@@ -219,6 +241,7 @@ def train_epoch(
         arrays[entries.GRADIENTS_ARRAY] = plan.aligned_zeros(members * network.size, network.dtype)
     plan.set_batch(p.plan, X, len(order), batch_size, int(state.step[0]))
     _run(job, network, p, parameters, arrays, rule)
+    plan.plans.keep(p)
     state.step += len(losses)
     return losses
 

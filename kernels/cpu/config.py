@@ -38,8 +38,16 @@ SAMPLES_EACH = 64
 #: The same for a whole call of inference, below which starting one more thread costs more than it saves.
 WORK_PER_THREAD = 5_000_000
 
-#: Multiply-adds of a forward pass over all samples that take about 0.1 s, training included: too short to interrupt.
-BRIEF_WORK = 1_000_000_000
+#: Most bytes of the threads' scratch and gradients together, and the same in copies of the parameters, of which the
+#: larger counts: each thread adds its own, and to a batch split by units as much as the whole batch takes.
+MEMORY = 256 * 1024 * 1024
+MEMORY_IN_NETWORKS = 8
+
+#: Multiply-adds of a forward pass over all samples that take 0.05 s or so, training included: too short to interrupt.
+#: A step of training counts for so many at least, and a sample for so many: a step of [4, 8, 2] under Adam takes 0.7 µs.
+BRIEF_WORK = 500_000_000
+BRIEF_STEP = 5000
+BRIEF_SAMPLE = 500
 
 #: Small batches: with at most so many samples a group of rows is updated and multiplied at once; with more, the update
 #: goes by blocks of columns so narrow that the samples' part of one, of so many bytes, stays in the first-level cache.

@@ -114,7 +114,7 @@ from fastmlp.kernels.cpu.packing import packed_delta, packed_gradient
 from fastmlp.kernels.cpu.prefetch import ask_for_bytes
 from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, one_hot, softmax
 from fastmlp.kernels.cpu.sparse import fill, sum_rows
-from fastmlp.kernels.cpu.team import barrier, flush_subnormals, restore_subnormals
+from fastmlp.kernels.cpu.team import STOP, atomic_load, barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
     apply_rule,
     delta,
@@ -503,9 +503,12 @@ def backward(t, plan, table, settings, parameters, scratch, lists, n, gradients,
 
 @compiled
 def batch_gradient(
-    t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, place, n, measure
+    t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, team, place, n, measure
 ):  # fmt: skip
-    """Member t's gradient for its share of the n samples from ``place`` on; returns its losses' and squares' sums."""
+    """Member t's gradient for its share of the n samples from ``place`` on; returns its losses' and squares' sums.
+
+    A team that is told to stop leaves it half done.
+    """
     members, last, g0 = plan[MEMBERS], plan[LAYERS] - 1, t * plan[SIZE]
     own = plan[PRIVATE] + t * plan[REGION]
     low, high = n * t // members, n * (t + 1) // members
@@ -518,7 +521,7 @@ def batch_gradient(
         first_start(t, plan, settings, scratch)
     ahead = 0 if plan[LISTED] else AHEAD_BYTES // plan[ROW_BYTES] + 1  # lists ask for the next chunk's samples
     total, squares, i = 0.0, 0.0, low
-    while i < high:
+    while i < high and atomic_load(team, STOP) == 0:
         chunk = min(plan[CHUNK], high - i)
         take_in(
             plan, table, settings, order, labels, dense, scratch,
@@ -548,8 +551,8 @@ def find_gradient(
         if not barrier(t, team, plan[MEMBERS]):
             return
     partial[8 * t], _ = batch_gradient(
-        t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, np.int64(0),
-        plan[SAMPLES], len(partial) == 0,
+        t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, team,
+        np.int64(0), plan[SAMPLES], len(partial) == 0,
     )  # fmt: skip
     if plan[BY_INPUT]:
         first_gradient_by_unit(t, plan, table, scratch, gradients)
@@ -583,8 +586,8 @@ def train_large(
     for s in range((samples + batch - 1) // batch):
         n = min(batch, samples - s * batch)
         partial[8 * t], partial[8 * t + 1] = batch_gradient(
-            t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, s * batch, n,
-            len(errors) > 0,
+            t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, team, s * batch,
+            n, len(errors) > 0,
         )  # fmt: skip
         if not barrier(t, team, members):
             return
@@ -641,7 +644,7 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
             return
         first_start(t, plan, settings, scratch)
     i, high = samples * t // members, samples * (t + 1) // members
-    while i < high:
+    while i < high and atomic_load(team, STOP) == 0:
         chunk = min(plan[CHUNK], high - i)
         take_in(
             plan, table, settings, order, labels, dense, scratch,

@@ -1,11 +1,12 @@
 """Where everything lies while a job runs: the integers that `fastmlp.kernels.cpu.entries` reads, and its scratch."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from ctypes import addressof, c_char
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from fastmlp.kernels.cpu.config import (
     FEWEST_INPUTS,
     FEWEST_INPUTS_BATCH,
     INPUT_BLOCK,
+    MEMORY,
+    MEMORY_IN_NETWORKS,
     NARROW_INPUTS,
     NARROW_VECTORS,
     PACKED_ROWS,
@@ -40,39 +43,68 @@ from fastmlp.kernels.cpu.team import STOP, new_team
 from fastmlp.kernels.network import ALIGNMENT, N_OUT, STRIDE, Network, aligned_zeros, row_stride
 from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES, Rule
 
+T = TypeVar("T")
+
 
 class _Plans(threading.local):
-    """Plans kept for the next call, a few for each thread: a plan holds scratch, so no two calls may share it."""
+    """Plans kept for the next call, a few for each thread.
+
+    A plan holds scratch, so no two calls may use it at once, and a thread may be in two calls: a signal handler, a
+    finalizer or a weak reference's callback can begin one in the middle of another. So whoever gets a plan is the only
+    one to have it until he gives it back with `keep`; a call that fails does not.
+    """
 
     MOST = 4
 
     def __init__(self) -> None:
-        self.kept: dict[tuple, Plan] = {}
-        self.last: tuple[tuple, Plan] | tuple[None, None] = (None, None)
-        self.one: tuple[Network, Plan, np.ndarray] | None = None
+        self.kept: OrderedDict[tuple, Plan] = OrderedDict()
+        self.last: list[Plan] = []
+        self.ones: list[tuple[Network, Plan, np.ndarray]] = []
 
     def get(self, make: "Callable[[Network, int, int], Plan]", network: Network, rows: int, members: int) -> "Plan":
         """The plan that ``make`` gives for these arguments, new or kept."""
         key = (make, network, rows, members)
-        last, plan = self.last
-        if plan is None or key != last:  # to compare a network with itself is quick, to hash it is not
+        plan = taken(self.last)
+        if plan is None or plan.key != key:  # to compare a network with itself is quick, to hash it is not
+            if plan is not None:
+                self._put_aside(plan)
             plan = self.kept.pop(key, None) or make(network, rows, members)
-            self.kept[key] = plan
-            self.last = key, plan
-            while len(self.kept) > self.MOST:
-                del self.kept[next(iter(self.kept))]
+            plan.key = key
         plan.team.fill(0)
         return plan
 
-    def for_one(self, network: Network) -> "tuple[Plan, np.ndarray]":
-        """The plan for predicting one sample, all but where it lies and its dtype; and where its outputs go."""
-        if self.one is None or self.one[0] is not network:
+    def keep(self, plan: "Plan") -> None:
+        """Take back a plan of `get` that is no longer used."""
+        if other := taken(self.last):
+            self._put_aside(other)
+        self.last.append(plan)
+
+    def _put_aside(self, plan: "Plan") -> None:
+        self.kept[plan.key] = plan
+        while len(self.kept) >= self.MOST:
+            self.kept.popitem(last=False)
+
+    def for_one(self, network: Network) -> "tuple[Network, Plan, np.ndarray]":
+        """The plan for predicting one sample, all but where it lies and its dtype; and where its outputs go.
+
+        To be appended to ``ones`` again after its use.
+        """
+        one = taken(self.ones)
+        if one is None or one[0] is not network:
             plan, out = by_samples(network, 1, 1), np.zeros((1, network.sizes[-1]), network.dtype)
             results(plan.table, 1, every_layer=False)
             plan.plan[[d.SAMPLES, d.BATCH]] = 1
             plan.find({d.OUT_ARRAY: out})
-            self.one = network, plan, out
-        return self.one[1:]
+            one = network, plan, out
+        return one
+
+
+def taken(kept: list[T]) -> T | None:
+    """What a list of one held until now; None if it is empty, in a single step either way."""
+    try:
+        return kept.pop()
+    except IndexError:
+        return None
 
 
 class _Space:
@@ -112,6 +144,8 @@ class Plan:
         What the members share (`fastmlp.kernels.cpu.team`).
     partial : ndarray of float64, [8 * members]
         Where the members leave what they found; good until the plan is used again.
+    key : tuple
+        By which `_Plans` knows it.
     """
 
     plan: np.ndarray
@@ -122,6 +156,7 @@ class Plan:
     settings: np.ndarray
     team: np.ndarray = field(init=False)
     partial: np.ndarray = field(init=False)
+    key: tuple = field(init=False, default=())
 
     def __post_init__(self) -> None:
         self.team, self.partial = new_team(self.members), np.zeros(8 * self.members)
@@ -146,21 +181,47 @@ class Plan:
                 self.plan[entry], self.plan[entry + 1] = place, array.size
 
     def stop(self) -> None:
-        """Tell all members to leave at their next barrier."""
+        """Tell all members to leave at the next place where they look."""
         self.team[STOP] = 1
 
 
 @lru_cache
 def chunk_samples(network: Network) -> int:
     """How many samples a member takes at a time."""
-    row = sum(row_stride(size, network.dtype) for size in network.sizes) * np.dtype(network.dtype).itemsize
     low, high = CHUNK_SAMPLES
-    return max(low, min(CHUNK_BYTES // row // 4 * 4, high))
+    return max(low, min(CHUNK_BYTES // row_bytes(network) // 4 * 4, high))
 
 
 def members_for(network: Network, samples: int, threads: int, least: float) -> int:
     """How many threads so many samples at a time are worth, if each is to have ``least`` multiply-adds of them."""
     return max(1, min(threads, int(network.multiply_adds * samples / least)))
+
+
+def has_room(network: Network, batch: int, members: int) -> bool:
+    """Whether so many threads may each take in all samples of a batch, as they do where it is split by units."""
+    return members == 1 or members * 4 * batch * row_bytes(network) <= most_bytes(network)
+
+
+def most_by_samples(network: Network, members: int) -> int:
+    """So many threads, or as many as have room for a chunk of samples and a gradient each."""
+    each = parameter_bytes(network) + 4 * chunk_samples(network) * row_bytes(network)
+    return max(1, min(members, most_bytes(network) // each))
+
+
+def most_bytes(network: Network) -> int:
+    """What the threads of a team may have in scratch and gradients together."""
+    return max(MEMORY, MEMORY_IN_NETWORKS * parameter_bytes(network))
+
+
+def parameter_bytes(network: Network) -> int:
+    """Size of the flat array of parameters."""
+    return network.size * np.dtype(network.dtype).itemsize
+
+
+@lru_cache
+def row_bytes(network: Network) -> int:
+    """Size of one sample's rows in all layers."""
+    return sum(row_stride(size, network.dtype) for size in network.sizes) * np.dtype(network.dtype).itemsize
 
 
 def members_by_samples(network: Network, batch: int, threads: int) -> int:

@@ -12,10 +12,13 @@ import ctypes
 import os
 import platform
 import struct
+from _thread import start_new_thread
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 
 import numpy as np
 from llvmlite import ir
@@ -262,7 +265,8 @@ def run(members: int, work: Callable[[int], None], stop: Callable[[], None], bri
     """Run ``work(0)`` … ``work(members - 1)`` at once, each in a thread of its own, and wait for all.
 
     The calling thread only waits, in Python, so that Ctrl-C reaches it at once: ``stop`` then tells the members, which
-    leave at their next barrier. For a lone member whose work is brief, the calling thread does it itself.
+    leave at the next place where they look. However this function is left, no member is at work any more. For a lone
+    member whose work is brief, or where the system gives no thread, the calling thread does it itself.
 
     Parameters
     ----------
@@ -273,38 +277,140 @@ def run(members: int, work: Callable[[int], None], stop: Callable[[], None], bri
         Tells all members to leave.
     brief : bool, default False
         Whether the work is over too soon for anybody to want to interrupt it.
+
+    Raises
+    ------
+    RuntimeError
+        If the system gives too few threads; nothing has been run then.
     """
-    if members == 1 and brief:
+    if members == 1 and (brief or not _pool.has(1)):
         work(0)
         return
-    futures = [_pool().submit(work, number) for number in range(members)]
+    job = _Job(members, work, stop)
     try:
-        wait(futures, return_when=FIRST_EXCEPTION)
-    except BaseException:
-        stop()
-        _wait_undisturbed(futures)
-        raise
-    if any(future.done() and future.exception() for future in futures):
-        stop()  # the others wait at a barrier for the one that failed
-    wait(futures)
-    for future in futures:
-        future.result()
-
-
-def _wait_undisturbed(futures: list[Future]) -> None:
-    """Wait for members that have been told to stop, which takes a step: a second Ctrl-C changes nothing."""
-    while True:
+        _pool.take(1)
+        _pool.jobs.put(job.lead)
+        job.wait()
+    finally:
         try:
-            wait(futures)
+            job.end()
+        finally:
+            job.end()  # where a signal handler has raised an exception in the first
+    if job.errors:
+        raise job.errors[0]
+
+
+def at_hand(members: int) -> int:
+    """So many members, or 1 where the system gives no threads for them: at its limit, or at the interpreter's end."""
+    return members if members == 1 or _pool.has(members) else 1
+
+
+class _Job:
+    """One call of `run`.
+
+    Signal handlers, finalizers and weak references' callbacks may run between any two steps of the calling thread, and
+    raise exceptions or call `run` again. So this thread hands the job over in one step, to a thread of the pool that
+    starts all members; and whoever takes ``claim`` first decides whether it is run at all: that thread, or the calling
+    one when it does not want it any more.
+    """
+
+    def __init__(self, members: int, work: Callable[[int], None], stop: Callable[[], None]) -> None:
+        self.members, self.work, self.stop = members, work, stop
+        self.claim, self.over, self.is_over = Lock(), Lock(), False
+        self.left: SimpleQueue[None] = SimpleQueue()
+        self.errors: list[BaseException] = []
+        self.over.acquire()
+
+    def lead(self) -> None:
+        """Run member 0 here and the others in other threads of the pool, unless the job has been called off."""
+        claimed = self.claim.acquire(blocking=False)
+        if claimed:
+            try:
+                _pool.take(self.members - 1)
+                for number in range(1, self.members):
+                    _pool.jobs.put(partial(self.member, number))
+                self.attempt(0)
+                for _ in range(1, self.members):
+                    self.left.get()
+            except BaseException as error:
+                self.errors.append(error)
+        _pool.idle.append(None)
+        if claimed:
+            self.is_over = True
+            self.over.release()
+
+    def member(self, number: int) -> None:
+        """Run one of the other members."""
+        self.attempt(number)
+        _pool.idle.append(None)
+        self.left.put(None)
+
+    def attempt(self, number: int) -> None:
+        """Run a member; where it fails, the others are stopped, which may wait at a barrier for it."""
+        try:
+            self.work(number)
+        except BaseException as error:
+            self.errors.append(error)
+            self.stop()
+
+    def wait(self) -> None:
+        """Wait for the end; exceptions of signal handlers get out at once, on Windows within a fifth of a second."""
+        while not self.is_over:
+            self.over.acquire(timeout=0.2)
+
+    def end(self) -> None:
+        """Call the job off, or stop it and wait for its end, whatever signal handlers raise meanwhile."""
+        if self.claim.acquire(blocking=False):
             return
-        except KeyboardInterrupt:
-            continue
+        while not self.is_over:
+            try:
+                self.stop()
+                self.wait()
+            except BaseException:  # what has led here is raised by the caller
+                continue
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """The threads that members run in: idle ones are used again, new ones are started as long as none is idle."""
-    return ThreadPoolExecutor(max_workers=10_000, thread_name_prefix="fastmlp", initializer=_ask_for_short_slices)
+class _Pool:
+    """The threads that members run in: idle ones are used again, new ones are started where none is idle.
+
+    They belong to no executor, which would refuse work in ``atexit`` handlers, and end with the process. There is no
+    lock, which a finalizer could find held by the thread that it interrupts: every step is a single call of C code.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.idle: deque[None] = deque()  # an entry for each thread that nobody counts on
+
+    def has(self, count: int) -> bool:
+        """Whether so many threads are idle, or could be started."""
+        try:
+            while len(self.idle) < count:
+                start_new_thread(self.serve, ())
+                self.idle.append(None)
+        except RuntimeError:
+            return False
+        return True
+
+    def take(self, count: int) -> None:
+        """Count on so many threads: as many jobs will be taken from the queue; or else RuntimeError."""
+        for taken in range(count):
+            try:
+                self.idle.pop()
+            except IndexError:
+                try:
+                    start_new_thread(self.serve, ())
+                except RuntimeError as error:
+                    self.idle.extend([None] * taken)
+                    raise RuntimeError(f"{error}: {count - taken} more wanted; threads=1 wants the fewest") from None
+
+    def serve(self) -> None:
+        """Do jobs for ever."""
+        _ask_for_short_slices()
+        while True:
+            self.jobs.get()()
+
+
+_pool = _Pool()
 
 
 def _ask_for_short_slices() -> None:
@@ -325,5 +431,11 @@ def new_team(members: int) -> np.ndarray:
     return np.zeros(CORES + members * LINE, np.int64)
 
 
+def _forget_threads() -> None:
+    """In a forked process, which has none of its parent's threads."""
+    global _pool
+    _pool = _Pool()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_forget_threads)
