@@ -62,6 +62,10 @@ class History:
         self.seconds.append(seconds)
         self.samples_per_second.append(samples_per_second)
 
+    def lists(self) -> list[list[float]]:
+        """The lists, in the order of `SERIES`."""
+        return [getattr(self, name) for name in SERIES]
+
     def to_dict(self) -> dict[str, Any]:
         """As a plain dict that strict JSON can hold: nan and infinity become None."""
         plain: dict[str, Any] = {

@@ -7,8 +7,7 @@ history. There is no loop over samples here.
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from fastmlp.torch_models import TorchMlp
 
-#: How many entries the order of one call of `Mlp.train` has at most: Ctrl-C is heard between calls.
+#: How many entries the order of one call of `Mlp.train` has at most: what Ctrl-C undoes are the steps of one call.
 LONGEST_ORDER = 1_000_000
 
 
@@ -368,10 +367,13 @@ class Mlp:
         try:
             for done in range(0, iterations, max(at_once, 1)):
                 steps = min(at_once, iterations - done)
-                noted = None if errors is None else np.zeros(steps)
-                with self._undone_unless_finished(state):
-                    self._steps(rule, state, X, Y, order[: n * steps], n, noted)
-                before += [] if noted is None else noted.tolist()
+                noted = np.zeros(0 if errors is None else steps)
+
+                def go_on(order: np.ndarray = order[: n * steps], noted: np.ndarray = noted) -> None:
+                    self._steps(rule, state, X, Y, order, n, noted if len(noted) else None)
+                    before.extend(noted.tolist())
+
+                self._all_or_nothing(go_on, state, [before])
         except Diverged as diverged:
             warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
         finally:
@@ -490,22 +492,26 @@ class Mlp:
         held_out = None if held_out is None else self._placed(*held_out)
 
         state = self._state(rule)
-        history = History()
-        self.history = self.history or History()
-        self.history.interrupted = False
+        history, whole = History(), self.history or History()
+        whole.interrupted = False
+        self.history = whole
         problem = ""
+
+        def epoch() -> None:
+            figures = self._epoch(rule, state, X, Y, batch_size, shuffle, held_out)
+            for course in (history, whole):
+                course.append(**figures)
+            self._optimizer = rule.kind, state
+
         try:
             watchers.on_fit_begin(self, epochs)
             self._prepare(rule, X, Y, batch_size)
             for _ in range(epochs):
-                with self._undone_unless_finished(state):
-                    figures = self._epoch(rule, state, X, Y, batch_size, shuffle, held_out)
-                history.append(**figures)
-                self.history.append(**figures)
+                self._all_or_nothing(epoch, state, [*history.lists(), *whole.lists()])
                 if watchers.on_epoch_end(self, history):
                     break
         except KeyboardInterrupt:
-            history.interrupted = self.history.interrupted = True
+            history.interrupted = whole.interrupted = True
         except Diverged as diverged:
             problem = f"training stopped in epoch {len(history) + 1}, which was undone: {diverged}"
         finally:
@@ -807,9 +813,8 @@ class Mlp:
 
     def _state(self, rule: Rule) -> State:
         """The state kept from the last `fit` if its rule was of the same kind, or else a new one."""
-        if self._optimizer is None or self._optimizer[0] != rule.kind:
-            self._optimizer = rule.kind, self._numbers.new_state(rule)
-        return self._optimizer[1]
+        kind, state = self._optimizer or (None, None)
+        return state if state is not None and kind == rule.kind else self._numbers.new_state(rule)
 
     def _prepare(self, rule: Rule, X: np.ndarray, Y: np.ndarray, batch_size: int) -> None:
         """Have the backend compile what is needed, if it compiles; time it apart from the training."""
@@ -890,16 +895,27 @@ class Mlp:
             raise Diverged("a weight became nan or infinite")
         return losses
 
-    @contextmanager
-    def _undone_unless_finished(self, state: State) -> Iterator[None]:
-        """Put parameters, optimizer state and generator back if the block does not come to its end."""
-        copies = self._numbers.copies(state)
-        shuffling = self._rng.bit_generator.state
-        try:
-            yield
-        except BaseException:
+    def _all_or_nothing(self, work: Callable[[], None], state: State, lists: Iterable[list]) -> None:
+        """Do some training; unless it comes to its end, all is as it was before.
+
+        That is parameters, the optimizer's state, the generator, and the lists, to which entries may be added. What
+        keeps it from its end may be an exception of a signal handler, after any step; so may what keeps it from being
+        undone, which is then begun again.
+        """
+        copies, shuffling, optimizer = self._numbers.copies(state), self._rng.bit_generator.state, self._optimizer
+        lengths = [(one, len(one)) for one in lists]
+
+        def put_back() -> None:
             self._numbers.put_back(copies, state)
             self._rng.bit_generator.state = shuffling
+            self._optimizer = optimizer
+            for one, length in lengths:
+                del one[length:]
+
+        try:
+            work()
+        except BaseException:
+            repeat_until_done(put_back)
             raise
 
     def _evaluate(self, X: np.ndarray, Y: np.ndarray) -> Evaluation:
@@ -912,6 +928,17 @@ class Mlp:
         if not self.classifies:
             given = f"loss='mean_squared_error' with output={self.network.activations[-1]!r}"
             raise ValueError(f"{what} needs a network that classifies; this one has {given}. See predict and evaluate")
+
+
+def repeat_until_done(action: Callable[[], None], most: int = 1000) -> None:
+    """Do something from its beginning until it has come to its end, so many times at most."""
+    for attempt in range(1, most + 1):
+        try:
+            action()
+            return
+        except BaseException:
+            if attempt == most:
+                raise
 
 
 def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
