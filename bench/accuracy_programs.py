@@ -50,7 +50,17 @@ def fastmlp(settings: Settings, seed: int, folder: str, backend: str = "cpu") ->
 
     mnist = data.mnist(folder)
     train, test = (mnist.train_images, mnist.train_labels), (mnist.test_images, mnist.test_labels)
-    mlp = Mlp(SIZES, "relu", seed=seed, input_scale=1 / 255, input_shift=settings["shift"], backend=backend)
+    mlp = Mlp(
+        SIZES,
+        activation="relu",
+        loss="cross_entropy",
+        init="torch",
+        dtype="float32",
+        seed=seed,
+        backend=backend,
+        input_scale=1 / 255,
+        input_shift=settings["shift"],
+    )
     for rate in rates(settings):
         optimizer = Sgd(rate, settings["momentum"])
         with TRAINING.running():

@@ -47,8 +47,8 @@ class FastmlpPredict(Predictor):
         super().__init__(work, settings)
         self.mlp = Mlp(
             work.sizes,
-            work.activation,
-            work.loss,
+            activation=work.activation,
+            loss=work.loss,
             init="zeros",
             dtype=work.dtype,
             backend="cpu",

@@ -192,8 +192,8 @@ class FastmlpLab(Contender):
         self.X, self.Y = work.load()
         self.mlp = Mlp(
             work.sizes,
-            work.activation,
-            work.loss,
+            activation=work.activation,
+            loss=work.loss,
             init="zeros",
             dtype=self.dtype or work.dtype,
             backend="cpu",

@@ -1,23 +1,30 @@
 """Initializers: how the weights of a layer are drawn.
 
 An initializer is a function ``f(rng, n_out, n_in, bias)`` that returns float64 [n_out, n_in + 1] with the biases in
-column 0; or [n_out, n_in] where ``bias`` is False. ``rng`` is a NumPy generator: a `numpy.random.Generator`, or for the
-lab's class a `numpy.random.RandomState`, which has the ``random``, ``uniform`` and ``normal`` used here, too.
+column 0; or [n_out, n_in] where ``bias`` is False. ``rng`` is a `numpy.random.RandomState`, with ``random``,
+``uniform``, ``normal`` and the rest: the one behind ``np.random.seed`` and ``np.random.rand``, or one of the network's
+own if it was given a seed. So ``Mlp(sizes, seed=7)`` draws the numbers that ``np.random.seed(7); Mlp(sizes)`` draws.
 
 To add one, write its function here and enter it in `INITIALIZERS`; a function of one's own can be given to `Mlp`
 directly.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from fastmlp.kernels.names import unknown_name
 
-Rng: TypeAlias = np.random.Generator | np.random.RandomState
+Rng: TypeAlias = np.random.RandomState
 Initializer: TypeAlias = Callable[[Rng, int, int, bool], np.ndarray]
+
+
+def generator(seed: int | None) -> Rng:
+    """The generator that weights are drawn from: one of its own with a seed, NumPy's global one without."""
+    # np.random's functions are methods of this object; NumPy has no public name for it.
+    return np.random.mtrand._rand if seed is None else np.random.RandomState(seed)
 
 
 def with_zero_bias(weights: np.ndarray, bias: bool) -> np.ndarray:
@@ -84,12 +91,56 @@ INITIALIZERS: dict[str, Initializer] = {
     "zeros": zeros,
 }
 
+#: hidden activation -> the initializer that keeps the variance of what it passes on about the same
+SUITABLE = {
+    "sigmoid": "lab",
+    "tanh": "glorot_uniform",
+    "identity": "glorot_uniform",
+    "relu": "he_uniform",
+    "leaky_relu": "he_uniform",
+}
+
 #: What an initializer that is in no table is called in a model file.
 CUSTOM = "custom"
 
+#: Each layer by what suits the activation that it feeds, the output's by what suits the last hidden one.
+AUTO = "auto"
 
-def initializer(given: str | Initializer) -> tuple[str, Initializer]:
-    """Name and function of an initializer; the name of a function of the user's own is "custom".
+
+def suitable(hidden: Sequence[str]) -> str:
+    """The initializer that follows from the hidden activations: "auto" where no single one suits them all."""
+    names = {SUITABLE[activation] for activation in hidden}
+    return names.pop() if len(names) == 1 else AUTO
+
+
+def by_layer(name: str, function: Initializer | None, activations: Sequence[str]) -> list[Initializer]:
+    """The initializer of each layer of weights.
+
+    Parameters
+    ----------
+    name : str
+        In `INITIALIZERS`, or "custom" or "auto".
+    function : Initializer or None
+        The function of a "custom" one.
+    activations : sequence of str
+        Of each layer, the output's at the end.
+
+    Raises
+    ------
+    RuntimeError
+        If it was a function, and is not there any more.
+    """
+    if name == AUTO:
+        *hidden, _ = activations
+        return [INITIALIZERS[SUITABLE[activation]] for activation in (*hidden, *(hidden[-1:] or ["sigmoid"]))]
+    function = INITIALIZERS.get(name, function)
+    if function is None:
+        raise RuntimeError(f"init={name!r} was a function, which a model file does not hold; build a new Mlp")
+    return [function] * len(activations)
+
+
+def initializer(given: str | Initializer) -> tuple[str, Initializer | None]:
+    """Name and function of an initializer: "custom" and the function itself where that is the user's own.
 
     Raises
     ------
@@ -99,9 +150,9 @@ def initializer(given: str | Initializer) -> tuple[str, Initializer]:
         If the name is not known.
     """
     if isinstance(given, str):
-        if given not in INITIALIZERS:
-            raise unknown_name("init", given, INITIALIZERS)
-        return given, INITIALIZERS[given]
+        if given not in (AUTO, *INITIALIZERS):
+            raise unknown_name("init", given, [AUTO, *INITIALIZERS])
+        return given, None
     if not callable(given):
         raise TypeError(f"init={given!r}; expected a name ({', '.join(INITIALIZERS)}) or f(rng, n_out, n_in, bias)")
     return CUSTOM, given

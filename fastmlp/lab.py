@@ -98,7 +98,7 @@ def descend(mlp: Mlp, X: np.ndarray, y: np.ndarray, step: float, batches: Iterab
 
 def new_linear_unit() -> Mlp:
     """A linear unit p = σ(wᵀx), which is a perceptron without hidden layers; w = 0."""
-    return Mlp([2, 1], loss="binary_cross_entropy", init="zeros", dtype="float64")
+    return Mlp([2, 1], init="zeros")
 
 
 def accuracy_on_line(w: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
@@ -187,7 +187,7 @@ def linear_regression(show: Show, quick: bool = False) -> Regression:
     arrive there, and it does: each step leaves a fixed share of what is still missing.
     """
     X, y = line_data()
-    mlp = Mlp([1, 1], loss="mean_squared_error", init="zeros", dtype="float64")
+    mlp = Mlp([1, 1], output="identity", init="zeros")
     course = descend(mlp, X[:, 1:], y, 0.1 / len(X), batches(len(X), len(X), epochs=300))
     least_squares = np.linalg.lstsq(X, y)[0][:, 0]
 
@@ -395,7 +395,7 @@ def autograd_in_place_of_formulas() -> dict[str, float]:
 
     X, y = generate_data(n=40, means=[[2, 1], [1, 0]])
     x, t = line_data()
-    regression = Mlp([1, 1], loss="mean_squared_error", init="zeros", dtype="float64")
+    regression = Mlp([1, 1], output="identity", init="zeros")
     pairs = {
         "linear unit": (
             descend_by_autograd(X, y, cross_entropy, 0.1, steps=20),
@@ -621,7 +621,9 @@ def extra(choice: dict[str, Any], seeds: int, epochs: int) -> Extra:
     for seed in range(seeds):
         settings: dict[str, Any] = {
             "activation": "relu",
+            "loss": "cross_entropy",
             "init": "he_normal",
+            "dtype": "float32",
             "optimizer": Sgd(0.02, momentum=0.9),
         } | choice
         optimizer = settings.pop("optimizer")
@@ -646,7 +648,7 @@ def bias_of_a_linear_unit() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarra
     X, y = generate_data(n=40, means=[[4, 4], [2, 2]])
     found = {}
     for name, bias in [("with bias", True), ("without bias", False)]:
-        mlp = Mlp([2, 1], loss="binary_cross_entropy", init="zeros", dtype="float64", bias=bias)
+        mlp = Mlp([2, 1], init="zeros", bias=bias)
         finished(mlp.fit(X[:, 1:], y, epochs=2_000, batch_size=None, optimizer=Sgd(0.5), progress=False))
         found[name] = mlp.weights[0][0].copy() if bias else np.append(0.0, mlp.weights[0][0])
         print(f"linear unit {name}: {accuracy_on_line(found[name], X, y):.1%} of the points on the right side")

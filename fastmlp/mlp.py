@@ -7,7 +7,7 @@ history. There is no loop over samples here.
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -16,9 +16,11 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastmlp import checks, kernels
 from fastmlp.callbacks import Callback, CallbackLike, callback_list
 from fastmlp.history import History
-from fastmlp.initializers import INITIALIZERS, Initializer, Rng, draw, initializer
+from fastmlp.initializers import AUTO, Initializer, by_layer, draw, generator, initializer, suitable
 from fastmlp.kernels import Network, Rule, State
-from fastmlp.kernels.losses import CROSS_ENTROPY
+from fastmlp.kernels.activations import SOFTMAX
+from fastmlp.kernels.losses import output_and_loss
+from fastmlp.kernels.network import check_sizes
 from fastmlp.kernels.residence import OnHost, Residence, aligned_copy
 from fastmlp.optimizers import Optimizer
 from fastmlp.optimizers import optimizer as as_optimizer
@@ -77,42 +79,44 @@ class Weights(list):
 class Mlp:
     """A multilayer perceptron.
 
-    **The lab's class.** ``Mlp([784, 100, 10])``, with none of ``activation``, ``loss``, ``output``, ``init`` and
-    ``dtype`` given, is the class of the neural-learning lab: sigmoid in every layer, the output too, binary
-    cross-entropy, float64, and weights drawn from NumPy's global generator (``np.random.seed``) as the lab draws them.
-    A ``seed`` draws the same numbers as ``np.random.seed(seed)`` before it would, and leaves the global generator
-    alone.
-
-    **A trainer.** As soon as one of those five is given, the others default to "relu", "cross_entropy", the output
-    that goes with the loss, "torch" and "float32", and weights are drawn from ``np.random.default_rng(seed)``.
+    ``Mlp(size_layers=[784, 100, 10])`` is the class of the neural-learning lab: sigmoid in every layer, the output
+    too, binary cross-entropy, float64, and weights drawn from NumPy's global generator (``np.random.seed``) as the lab
+    draws them. Each keyword changes what it names, and what plainly follows from that: the loss follows the output
+    and the output the loss, the initializer follows the hidden activation. Nothing else changes.
 
     Parameters
     ----------
-    sizes : sequence of int
+    size_layers : sequence of int
         Inputs, units of each hidden layer, outputs; ``[2, 1]`` is a linear unit.
-    activation : str or sequence of str, optional
+    activation : str or sequence of str, default "sigmoid"
         Of the hidden layers, one for all or one for each: "sigmoid", "relu", "leaky_relu", "tanh", "identity".
-    loss : {"cross_entropy", "binary_cross_entropy", "mean_squared_error"}, optional
-        Softmax and class labels; sigmoid and values within [0, 1]; half the squared error.
     output : str, optional
-        Activation of the output; the default goes with the loss: softmax, sigmoid, identity. "mean_squared_error"
-        takes any but softmax.
+        Activation of the output; the default goes with the loss: "sigmoid", "softmax", "identity".
+        "mean_squared_error" takes any but softmax.
+    loss : {"binary_cross_entropy", "cross_entropy", "mean_squared_error"}, optional
+        For a sigmoid and values within [0, 1]; for softmax and class labels; half the squared error. The default goes
+        with the output, "mean_squared_error" with all but sigmoid and softmax; with neither given it is
+        "binary_cross_entropy".
+    bias : bool, default True
+        Whether units have a bias.
     init : str or callable, optional
         "lab", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "torch" (the default of PyTorch's Linear),
-        "cassani", "zeros", or a function ``f(rng, n_out, n_in, bias)`` (`fastmlp.initializers`).
-    dtype : {"float32", "float64"} or NumPy dtype, optional
+        "cassani", "zeros", or a function ``f(rng, n_out, n_in, bias)`` (`fastmlp.initializers`). The default, "auto",
+        goes with the hidden activation: "lab" for sigmoid, "glorot_uniform" for tanh and identity, "he_uniform" for
+        relu and leaky_relu. Where hidden layers differ in that, each is drawn by its own activation, and the output
+        layer by that of the last hidden one.
+    dtype : {"float64", "float32"} or NumPy dtype, default "float64"
         Of weights and arithmetic.
     seed : int, optional
-        0 to 2³² - 1, for weights and shuffling; without it they differ from run to run (the lab's weights follow
-        NumPy's global generator).
+        0 to 2³² - 1, for weights and shuffling. Without it, weights are drawn from NumPy's global generator and follow
+        ``np.random.seed``, and the order of the samples in `fit` differs from run to run. With it, weights are the
+        numbers that come after ``np.random.seed(seed)``, and the global generator is left alone.
     backend : {"auto", "cpu", "cuda", "numpy"}, default "auto"
         Who computes: "cpu" is compiled, "cuda" an NVIDIA GPU, "numpy" slow and plain; "auto" is the fastest that works
         here for this network. "cuda:1" is the second GPU. On a GPU, parameters, optimizer state and the data of a
         `fit` stay there from epoch to epoch.
     threads : int, optional
         How many threads at most; None leaves it to the backend. May be set later, too.
-    bias : bool, default True
-        Whether units have a bias.
     reg_lambda : float, default 0.0
         λ of the L2 penalty λ/(2B) Σ w², biases spared, for batches of B samples (Cassani's name).
     bias_flag : bool, optional
@@ -122,6 +126,9 @@ class Mlp:
 
     Attributes
     ----------
+    size_layers : list of int
+    n_layers : int
+        Length of `size_layers`.
     network : fastmlp.kernels.Network
         The description, and the layout of the parameters.
     parameters : ndarray, [network.size]
@@ -132,7 +139,7 @@ class Mlp:
         Number of the GPU that was asked for as "cuda:1"; None otherwise.
     threads : int or None
     init : str
-        Name of the initializer, "custom" for a function.
+        Name of the initializer, "custom" for a function, "auto" where the hidden layers' own ones differ.
     history : History or None
         Of all calls of `fit` together; None before the first.
     compile_seconds : float
@@ -151,50 +158,47 @@ class Mlp:
     --------
     >>> from fastmlp import Mlp, Sgd
     >>> xor = [[0, 0], [0, 1], [1, 0], [1, 1]]
-    >>> mlp = Mlp([2, 8, 2], activation="tanh", seed=1, backend="numpy")
+    >>> mlp = Mlp([2, 8, 2], activation="tanh", output="softmax", seed=1, backend="numpy")
     >>> history = mlp.fit(xor, [0, 1, 1, 0], epochs=300, batch_size=4, optimizer=Sgd(0.5))
     >>> mlp.classify(xor).tolist()
     [0, 1, 1, 0]
     """
 
-    _weights_rng: Rng | None  #: draws the weights; None stands for NumPy's global generator
-
     def __init__(
         self,
-        sizes: Sequence[int],
-        activation: str | Sequence[str] | None = None,
-        loss: str | None = None,
+        size_layers: Sequence[int],
         *,
+        activation: str | Sequence[str] = "sigmoid",
         output: str | None = None,
+        loss: str | None = None,
+        bias: bool = True,
         init: str | Initializer | None = None,
-        dtype: DTypeLike | None = None,
+        dtype: DTypeLike = "float64",
         seed: int | None = None,
         backend: str = "auto",
         threads: int | None = None,
-        bias: bool = True,
         reg_lambda: float = 0.0,
         bias_flag: bool | None = None,
         input_scale: float = 1.0,
         input_shift: float = 0.0,
     ) -> None:
-        lab = all(choice is None for choice in (activation, loss, output, init, dtype))
-        if lab:
-            activation, loss, init, dtype = "sigmoid", "binary_cross_entropy", "lab", "float64"
+        output, loss = output_and_loss(output, loss)
         network = Network.build(
-            checked_sizes(sizes),
-            "relu" if activation is None else activation,
+            checked_sizes(size_layers, output == SOFTMAX),
+            activation,
             output,
-            CROSS_ENTROPY if loss is None else loss,
-            dtype=dtype_name("float32" if dtype is None else dtype),
+            loss,
+            dtype=dtype_name(dtype),
             bias=checks.flag("bias", bias) if bias_flag is None else checks.flag("bias_flag", bias_flag),
             l2=checked_penalty(reg_lambda),
             input_scale=checks.number("input_scale", input_scale),
             input_shift=checks.number("input_shift", input_shift),
         )
-        name, function = initializer("torch" if init is None else init)
+        name, function = initializer(AUTO if init is None else init)
+        if name == AUTO:
+            hidden = network.activations[:-1]
+            name = suitable(hidden or ([activation] if isinstance(activation, str) else ["sigmoid"]))
         self._set_up(network, name, function, seed, backend, threads)
-        if lab:
-            self._weights_rng = None if seed is None else np.random.RandomState(seed)
         self.initialize_weights()
 
     def _set_up(
@@ -209,7 +213,7 @@ class Mlp:
         """Everything but the weights, which are zero."""
         self.threads = checks.threads(threads)
         self._rng = np.random.default_rng(checks.seed(seed))
-        self._weights_rng = self._rng
+        self._weights_rng = None if seed is None else generator(seed)
         self._backend = kernels.backend(backend, network)
         _, self.device = kernels.split(backend)
         self.network = network
@@ -265,6 +269,16 @@ class Mlp:
     # ---- the lab's class ----
 
     @property
+    def size_layers(self) -> list[int]:
+        """Inputs, units of each hidden layer, outputs."""
+        return list(self.network.sizes)
+
+    @property
+    def n_layers(self) -> int:
+        """How many there are, the inputs counted."""
+        return len(self.network.sizes)
+
+    @property
     def weights(self) -> list[np.ndarray]:
         """Views of the weights, one [next, current + 1] array a layer with the bias in column 0.
 
@@ -285,21 +299,25 @@ class Mlp:
             view[...] = new
         self._numbers.changed()
 
-    def initialize_weights(self) -> None:
+    def initialize_weights(self) -> list[np.ndarray]:
         """Draw all weights anew, and forget the history and the optimizer's state.
+
+        Returns
+        -------
+        list of ndarray
+            `weights`.
 
         Raises
         ------
         RuntimeError
             If the network was loaded from a file, and its initializer was a function: a file can't hold that.
         """
-        if self._initializer is None:
-            raise RuntimeError(f"init={self.init!r} was a function, which a model file does not hold; build a new Mlp")
-        rng = cast(Rng, np.random) if self._weights_rng is None else self._weights_rng
         net = self.network
-        shapes = zip(net.sizes, net.sizes[1:], strict=False)
-        self.weights = [draw(self._initializer, rng, n_out, n_in, net.bias) for n_in, n_out in shapes]
+        layers = zip(by_layer(self.init, self._initializer, net.activations), net.sizes, net.sizes[1:], strict=False)
+        rng = self._weights_rng or generator(None)
+        self.weights = [draw(function, rng, n_out, n_in, net.bias) for function, n_in, n_out in layers]
         self.history = self._optimizer = None
+        return self.weights
 
     def feedforward(self, X: ArrayLike) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Activations and pre-activations of every layer, computed by NumPy whatever the backend.
@@ -647,7 +665,7 @@ class Mlp:
 
         model = modelfile.read(path)
         mlp = cls.__new__(cls)
-        mlp._set_up(model.network, model.init, INITIALIZERS.get(model.init), seed, backend, threads)
+        mlp._set_up(model.network, model.init, None, seed, backend, threads)
         mlp._adopt(model.parameters)
         mlp.history, mlp.metadata = model.history, model.metadata
         return mlp
@@ -941,11 +959,13 @@ def repeat_until_done(action: Callable[[], None], most: int = 1000) -> None:
                 raise
 
 
-def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The sizes as a tuple; `Network` checks the entries."""
-    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
-        raise TypeError(f"sizes={sizes!r}; expected a sequence of whole numbers, such as [784, 100, 10]")
-    return tuple(sizes)
+def checked_sizes(size_layers: Sequence[int], softmax: bool) -> tuple[int, ...]:
+    """The sizes as a tuple, checked; ``softmax`` says what the output is."""
+    if isinstance(size_layers, (str, bytes, Set, Mapping)) or not isinstance(size_layers, Iterable):
+        raise TypeError(f"size_layers={size_layers!r}; expected a sequence of whole numbers, such as [784, 100, 10]")
+    sizes = tuple(size_layers)
+    check_sizes("size_layers", sizes, softmax)
+    return sizes
 
 
 def dtype_name(dtype: DTypeLike) -> str:

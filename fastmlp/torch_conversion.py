@@ -136,15 +136,18 @@ def from_torch(cls: "type[Mlp]", module: "nn.Module", loss: str | None, options:
     loss = description.loss if loss is None else loss
     loss, output = loss_and_output(description.activations[-1], loss, linears[-1].out_features)
     inputs = {"input_scale": description.input_scale, "input_shift": description.input_shift}
+    drawn = np.random.get_state()  # noqa: NPY002 (weights that are replaced at once shall draw nothing)
     mlp = cls(
         [linears[0].in_features, *(linear.out_features for linear in linears)],
-        description.activations[:-1],
-        loss,
+        activation=description.activations[:-1],
         output=output,
+        loss=loss,
+        init="torch",
         dtype=dtype,
         bias=bias,
         **{**inputs, **options},
     )
+    np.random.set_state(drawn)  # noqa: NPY002
     arrays = {}
     for layer, linear in enumerate(linears):
         for name, parameter in linear.named_parameters():

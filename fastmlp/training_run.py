@@ -173,26 +173,19 @@ def prepare(data: Dataset, settings: Preset, *, backend: str = "auto", threads: 
             chosen = np.random.choice(len(X), size=LAB_IMAGES)  # noqa: NPY002
             X, y = X[chosen], y[chosen]
     sizes = [data.n_in, *settings.hidden, data.n_classes]
-    if settings.lab and (settings.activation, settings.loss, settings.dtype) == (
-        "sigmoid",
-        "binary_cross_entropy",
-        "float64",
-    ):
-        mlp = Mlp(sizes, backend=backend, threads=threads)
-    else:
-        mlp = Mlp(
-            sizes,
-            settings.activation,
-            settings.loss,
-            output="sigmoid" if settings.loss == "mean_squared_error" else None,
-            init=settings.init,
-            dtype=settings.dtype,
-            seed=settings.seed,
-            backend=backend,
-            threads=threads,
-            input_scale=1 / data.levels if settings.scaled else 1.0,
-            input_shift=settings.input_shift,
-        )
+    mlp = Mlp(
+        sizes,
+        activation=settings.activation,
+        output="sigmoid" if settings.loss == "mean_squared_error" else None,
+        loss=settings.loss,
+        init=settings.init,
+        dtype=settings.dtype,
+        seed=None if settings.lab else settings.seed,
+        backend=backend,
+        threads=threads,
+        input_scale=1 / data.levels if settings.scaled else 1.0,
+        input_shift=settings.input_shift,
+    )
     return Run(data, settings, mlp, X, y, needs_compiling(mlp))
 
 

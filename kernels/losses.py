@@ -13,6 +13,7 @@ activations it goes with.
 """
 
 from fastmlp.kernels.activations import ACTIVATIONS, SOFTMAX
+from fastmlp.kernels.names import check_name
 
 
 def binary_cross_entropy(z, a, y, m):
@@ -53,5 +54,26 @@ OUTPUTS = {
     CROSS_ENTROPY: (SOFTMAX,),
 }
 
+#: output -> the loss that it is matched with, δ = A - Y; an output matched with none has the squared error
+MATCHED = {outputs[0]: loss for loss, outputs in OUTPUTS.items()}
+
 #: Position of each name: the integer by which compiled code knows it.
 CODES = {name: code for code, name in enumerate([*LOSSES, CROSS_ENTROPY])}
+
+
+def output_and_loss(output: str | None, loss: str | None) -> tuple[str, str]:
+    """Output and loss, each following from the other where it is None; the lab's where both are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is no known name.
+    """
+    if output is not None:
+        check_name("output", output, [*ACTIVATIONS, SOFTMAX])
+    if loss is not None:
+        check_name("loss", loss, OUTPUTS)
+    if output is None:
+        loss = loss or "binary_cross_entropy"
+        return OUTPUTS[loss][0], loss
+    return output, loss or MATCHED.get(output, "mean_squared_error")

@@ -12,7 +12,7 @@ with a 1 in the bias' place: the product of two rows includes the bias with no s
 stays so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +21,7 @@ import numpy as np
 from fastmlp.kernels.activations import ACTIVATIONS, CODES, SOFTMAX
 from fastmlp.kernels.losses import CODES as LOSS_CODES
 from fastmlp.kernels.losses import OUTPUTS
-from fastmlp.kernels.names import unknown_name
+from fastmlp.kernels.names import check_name, unknown_name
 from fastmlp.kernels.updates import Rule, State
 
 ALIGNMENT = 64  #: bytes; a cache line, and the widest vector register
@@ -48,6 +48,29 @@ def row_stride(units: int, dtype: np.dtype | str) -> int:
     block = ALIGNMENT // itemsize
     stride = block + -(-units // block) * block
     return stride + block if stride * itemsize % 2048 == 0 else stride
+
+
+def check_sizes(argument: str, sizes: Sequence[int], softmax: bool) -> None:
+    """Refuse what are no sizes of layers; ``argument`` is the name that the user knows them by.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not two positive whole numbers or more; or if there is one output, and that a softmax.
+    """
+    given = f"{argument}={list(sizes)}"
+    if len(sizes) < 2:
+        raise ValueError(f"{given} has {len(sizes)} entries; expected inputs and outputs at least")
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+            raise TypeError(f"{given} holds {size!r}; expected whole numbers")
+        if size < 1:
+            raise ValueError(f"{given} holds {size}; expected positive numbers")
+    if softmax and sizes[-1] == 1:
+        raise ValueError(
+            f"{given} end in 1; loss='cross_entropy' expects 2 outputs or more, as softmax over "
+            "one unit is always 1 (one output goes with loss='binary_cross_entropy')"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,18 +111,9 @@ class Network:
     l2: float = 0.0
 
     def __post_init__(self) -> None:
-        if len(self.sizes) < 2:
-            raise ValueError(
-                f"sizes={list(self.sizes)} has {len(self.sizes)} entries; expected inputs and outputs at least"
-            )
-        for size in self.sizes:
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-                raise TypeError(f"sizes={list(self.sizes)} holds {size!r}; expected whole numbers")
-            if size < 1:
-                raise ValueError(f"sizes={list(self.sizes)} holds {size}; expected positive numbers")
+        check_sizes("sizes", self.sizes, self.activations[-1:] == (SOFTMAX,))
         object.__setattr__(self, "sizes", tuple(int(size) for size in self.sizes))
-        if self.loss not in OUTPUTS:
-            raise unknown_name("loss", self.loss, OUTPUTS)
+        check_name("loss", self.loss, OUTPUTS)
         if str(self.dtype) not in DTYPES:
             raise unknown_name("dtype", str(self.dtype), DTYPES)
         if len(self.activations) != self.layers:
@@ -107,19 +121,12 @@ class Network:
                 f"activations={self.activations} has {len(self.activations)} entries; expected {self.layers}"
             )
         for name in self.activations[:-1]:
-            if name not in ACTIVATIONS:
-                raise unknown_name("activation", name, ACTIVATIONS)
+            check_name("activation", name, ACTIVATIONS)
         output = self.activations[-1]
-        if output not in CODES:
-            raise unknown_name("output", output, CODES)
+        check_name("output", output, CODES)
         if output not in OUTPUTS[self.loss]:
             raise ValueError(
                 f"output={output!r} does not go with loss={self.loss!r}; expected {' or '.join(OUTPUTS[self.loss])}"
-            )
-        if output == SOFTMAX and self.sizes[-1] == 1:
-            raise ValueError(
-                f"sizes={list(self.sizes)} end in 1; loss='cross_entropy' expects 2 outputs or more, as softmax over "
-                "one unit is always 1 (one output goes with loss='binary_cross_entropy')"
             )
         for name in ("input_scale", "input_shift"):
             if not np.isfinite(getattr(self, name)):
@@ -150,12 +157,10 @@ class Network:
         **options
             ``bias``, ``dtype``, ``input_scale``, ``input_shift``, ``l2`` as for the class.
         """
-        if loss not in OUTPUTS:
-            raise unknown_name("loss", loss, OUTPUTS)
+        check_name("loss", loss, OUTPUTS)
         hidden = max(len(sizes) - 2, 0)
-        if isinstance(activation, str):
-            if activation not in ACTIVATIONS:
-                raise unknown_name("activation", activation, ACTIVATIONS)
+        if isinstance(activation, str) or not isinstance(activation, Iterable):
+            check_name("activation", activation, ACTIVATIONS)
             names = [activation] * hidden
         else:
             names = list(activation)

@@ -599,7 +599,16 @@ def test_ctrl_c_in_rows_that_rest_leaves_the_last_finished_epoch(cpu, monkeypatc
     problem, optimizer = background_problem(network, 400, 0, "float32", value), Sgd(0.001, momentum=0.9)
     many = np.tile(problem.X, (500, 1)), np.tile(problem.Y, 500)
     straight, mlp = (
-        Mlp((30, 12, 3), "tanh", backend="cpu", threads=threads, dtype="float32", seed=0) for _ in range(2)
+        Mlp(
+            (30, 12, 3),
+            activation="tanh",
+            loss="cross_entropy",
+            backend="cpu",
+            threads=threads,
+            dtype="float32",
+            seed=0,
+        )
+        for _ in range(2)
     )
     for one in (straight, mlp):
         one.fit(problem.X, problem.Y, epochs=2, batch_size=2, optimizer=optimizer)

@@ -743,7 +743,10 @@ def test_table_says_how_it_is_with_samples_in_order():
         "seconds": [1e-3] * 3,
     }
     table = tables.markdown([result])
-    assert "| batch | µs a step | samples a second | of ceiling | µs with samples in order | speed-up over PyTorch |" in table
+    assert (
+        "| batch | µs a step | samples a second | of ceiling | µs with samples in order | speed-up over PyTorch |"
+        in table
+    )
     assert "| 5 | 40 | 125,000 | 25% | 10 | **0.5 ×** (rival faster; in order 2 ×) |" in table
     assert "fastmlp gathers its own from anywhere" in table
 

@@ -16,7 +16,7 @@ def data():
 
 
 def fit(data, backend="numpy", **options):
-    mlp = Mlp([3, 2], "relu", seed=1, backend=backend)
+    mlp = Mlp([3, 2], loss="cross_entropy", dtype="float32", seed=1, backend=backend)
     return mlp, mlp.fit(*data, **{"epochs": 3, **options})
 
 

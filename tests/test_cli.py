@@ -255,7 +255,19 @@ def test_same_seed_same_model_and_another_seed_another(run):
 def test_the_last_epoch_takes_a_tenth_of_the_learning_rate(run):
     _, output, _ = run("train", *SHORT, "--learning-rate", "0.05", "--seed", "3", "--out", "o")
     assert "learning rate 0.05 (last epoch 0.005)" in output
-    by_hand, digits = Mlp([64, 100, 10], activation="relu", seed=3, backend="numpy", input_scale=1 / 16), data.digits()
+    by_hand, digits = (
+        Mlp(
+            [64, 100, 10],
+            activation="relu",
+            loss="cross_entropy",
+            init="torch",
+            dtype="float32",
+            seed=3,
+            backend="numpy",
+            input_scale=1 / 16,
+        ),
+        data.digits(),
+    )
     for rate in (0.05, 0.05 * 0.1):
         by_hand.fit(
             digits.train_images, digits.train_labels, epochs=1, batch_size=16, optimizer=Sgd(rate, 0.9), progress=False

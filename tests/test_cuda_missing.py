@@ -120,7 +120,7 @@ def test_nothing_of_cuda_is_imported_unasked():
         "import sys, fastmlp\n"
         "from fastmlp import kernels\n"
         "import fastmlp.kernels.cuda\n"
-        "fastmlp.Mlp([2, 2], 'relu', backend='numpy').fit([[0, 1], [1, 0]], [0, 1], progress=False)\n"
+        "fastmlp.Mlp([2, 2], loss='cross_entropy', backend='numpy').fit([[0, 1], [1, 0]], [0, 1], progress=False)\n"
         "print(*sorted(name for name in sys.modules if name.startswith(('numba.cuda', 'numba_cuda', 'cuda.'))))\n"
     )
     assert done.returncode == 0, done.stderr

@@ -1,3 +1,4 @@
+# ruff: noqa: NPY002 (weights follow NumPy's global generator)
 import math
 
 import numpy as np
@@ -53,11 +54,36 @@ def test_without_bias(name):
 def test_by_name_in_a_network(name, dtype):
     mlp = Mlp([5, 4, 3], init=name, dtype=dtype, seed=7, backend="numpy")
     again = Mlp([5, 4, 3], init=name, dtype=dtype, seed=7, backend="numpy")
-    rng = np.random.default_rng(7)
+    rng = np.random.RandomState(7)
     for weights, n_in, n_out in zip(mlp.weights, (5, 4), (4, 3), strict=True):
         assert np.array_equal(weights, INITIALIZERS[name](rng, n_out, n_in, True).astype(dtype))
     assert np.array_equal(mlp.parameters, again.parameters)
     assert mlp.init == name
+
+
+@pytest.mark.parametrize("init", [*EXPECTED, lambda rng, n_out, n_in, bias: rng.normal(size=(n_out, n_in + bias))])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_seed_draws_what_numpy_s_global_generator_does(init, dtype):
+    np.random.seed(7)
+    following_global = [Mlp([5, 4, 3], init=init, dtype=dtype, backend="numpy") for _ in range(2)]
+    after = np.random.rand()
+    np.random.seed(7)
+    seeded = Mlp([5, 4, 3], init=init, dtype=dtype, seed=7, backend="numpy")
+    assert np.random.rand() == np.random.RandomState(7).rand()  # left alone
+    assert np.array_equal(seeded.parameters, following_global[0].parameters)
+    seeded.initialize_weights()
+    assert np.array_equal(seeded.parameters, following_global[1].parameters)
+    assert after != np.random.RandomState(7).rand() or init == "zeros"
+
+
+def test_hidden_layers_of_several_kinds_are_each_drawn_by_their_own():
+    mlp = Mlp([5, 4, 3, 6, 2], activation=["relu", "sigmoid", "tanh"], seed=7, backend="numpy")
+    assert mlp.init == "auto"
+    rng = np.random.RandomState(7)
+    names = ["he_uniform", "lab", "glorot_uniform", "glorot_uniform"]
+    for weights, name, n_in, n_out in zip(mlp.weights, names, (5, 4, 3, 6), (4, 3, 6, 2), strict=True):
+        assert np.array_equal(weights, INITIALIZERS[name](rng, n_out, n_in, True))
+    assert Mlp([5, 4, 3, 2], activation=["relu", "leaky_relu"], backend="numpy").init == "he_uniform"
 
 
 def test_seeds_differ_and_drawing_again_differs():
@@ -77,7 +103,7 @@ def test_a_function_is_asked_layer_by_layer():
         return np.ones((n_out, n_in + bias))
 
     mlp = Mlp([5, 4, 3], init=ones, backend="numpy")
-    assert asked == [(np.random.Generator, 4, 5, True), (np.random.Generator, 3, 4, True)]
+    assert asked == [(np.random.RandomState, 4, 5, True), (np.random.RandomState, 3, 4, True)]
     assert all((w == 1).all() for w in mlp.weights)
     assert mlp.init == "custom"
 

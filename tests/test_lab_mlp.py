@@ -82,7 +82,8 @@ def test_initialize_weights_goes_on_with_the_global_generator():
     second = lab_weights([4, 3, 2])
     np.random.seed(123)
     mlp = Mlp([4, 3, 2], backend="numpy")
-    assert mlp.initialize_weights() is None
+    returned = mlp.initialize_weights()
+    assert all(map(np.array_equal, returned, second))
     assert all(map(np.array_equal, mlp.weights, second))
 
 

@@ -28,49 +28,130 @@ def data():
 
 
 def classifier(backend="numpy", **options):
-    return Mlp([2, 16, CLASSES], **{"activation": "relu", "seed": 1, "backend": backend, **options})
+    return Mlp(
+        [2, 16, CLASSES],
+        **{
+            "activation": "relu",
+            "loss": "cross_entropy",
+            "init": "torch",
+            "dtype": "float32",
+            "seed": 1,
+            "backend": backend,
+            **options,
+        },
+    )
 
 
 def regressor(backend="numpy", n_out=1, **options):
-    return Mlp([2, 8, n_out], "tanh", "mean_squared_error", seed=1, backend=backend, **options)
+    return Mlp(
+        [2, 8, n_out],
+        **{
+            "activation": "tanh",
+            "loss": "mean_squared_error",
+            "init": "torch",
+            "dtype": "float32",
+            "seed": 1,
+            "backend": backend,
+            **options,
+        },
+    )
 
 
 # ---- construction ----
 
 
-def test_modern_defaults():
-    network = Mlp([4, 3, 2], activation="tanh", backend="numpy").network
-    assert network.activations == ("tanh", "softmax")
-    assert (network.loss, network.dtype, network.bias) == ("cross_entropy", "float32", True)
+def test_the_lab_calls_it_by_name():
+    mlp = Mlp(size_layers=[784, 100, 10], backend="numpy")
+    assert mlp.size_layers == [784, 100, 10]
+    assert mlp.n_layers == 3
+    mlp.size_layers.pop(0)  # as the lab does with a copy
+    assert mlp.size_layers == [784, 100, 10]
+
+
+LAB = {
+    "activations": ("sigmoid", "sigmoid"),
+    "loss": "binary_cross_entropy",
+    "dtype": "float64",
+    "bias": True,
+    "init": "lab",
+    "l2": 0,
+    "input_scale": 1,
+    "input_shift": 0,
+}
 
 
 @pytest.mark.parametrize(
-    "choice",
-    [{"activation": "relu"}, {"loss": "cross_entropy"}, {"init": "torch"}, {"dtype": "float32"}, {"output": "softmax"}],
+    ("choice", "changes"),
+    [
+        ({}, {}),
+        ({"seed": 1}, {}),
+        ({"threads": 1}, {}),
+        ({"activation": "relu"}, {"activations": ("relu", "sigmoid"), "init": "he_uniform"}),
+        ({"activation": "leaky_relu"}, {"activations": ("leaky_relu", "sigmoid"), "init": "he_uniform"}),
+        ({"activation": "tanh"}, {"activations": ("tanh", "sigmoid"), "init": "glorot_uniform"}),
+        ({"activation": ["identity"]}, {"activations": ("identity", "sigmoid"), "init": "glorot_uniform"}),
+        ({"loss": "binary_cross_entropy"}, {}),
+        ({"loss": "cross_entropy"}, {"activations": ("sigmoid", "softmax"), "loss": "cross_entropy"}),
+        ({"loss": "mean_squared_error"}, {"activations": ("sigmoid", "identity"), "loss": "mean_squared_error"}),
+        ({"output": "sigmoid"}, {}),
+        ({"output": "softmax"}, {"activations": ("sigmoid", "softmax"), "loss": "cross_entropy"}),
+        ({"output": "identity"}, {"activations": ("sigmoid", "identity"), "loss": "mean_squared_error"}),
+        ({"output": "relu"}, {"activations": ("sigmoid", "relu"), "loss": "mean_squared_error"}),
+        ({"output": "tanh"}, {"activations": ("sigmoid", "tanh"), "loss": "mean_squared_error"}),
+        ({"output": "sigmoid", "loss": "mean_squared_error"}, {"loss": "mean_squared_error"}),
+        ({"init": "torch"}, {"init": "torch"}),
+        ({"activation": "relu", "init": "lab"}, {"activations": ("relu", "sigmoid")}),
+        ({"dtype": "float32"}, {"dtype": "float32"}),
+        ({"bias": False}, {"bias": False}),
+        ({"bias_flag": False}, {"bias": False}),
+        ({"reg_lambda": 1.0}, {"l2": 1.0}),
+        ({"input_scale": 0.5}, {"input_scale": 0.5}),
+        ({"input_shift": 0.5}, {"input_shift": 0.5}),
+    ],
+    ids=str,
 )
-def test_one_choice_makes_it_modern(choice):
-    one = Mlp([4, 3, 2], seed=5, backend="numpy", **choice)
-    assert one.network == Mlp([4, 3, 2], "relu", "cross_entropy", backend="numpy").network
-    assert one.init == "torch"
-    limit = 1 / math.sqrt(4)
-    assert np.array_equal(one.weights[0], np.random.default_rng(5).uniform(-limit, limit, (3, 5)).astype("float32"))
-
-
-@pytest.mark.parametrize(
-    "choice", [{"seed": 1}, {"bias": False}, {"reg_lambda": 1.0}, {"input_scale": 0.5}, {"threads": 1}]
-)
-def test_other_options_leave_it_the_lab_s(choice):
+def test_a_keyword_changes_itself_and_what_follows_from_it(choice, changes):
     mlp = Mlp([4, 3, 2], backend="numpy", **choice)
-    assert mlp.network.loss == "binary_cross_entropy"
-    assert mlp.init == "lab"
+    found = {name: getattr(mlp if name == "init" else mlp.network, name) for name in LAB}
+    assert found == {**LAB, **changes}
+
+
+def test_without_a_hidden_layer_the_initializer_follows_the_keyword():
+    assert Mlp([4, 2], backend="numpy").init == "lab"
+    assert Mlp([4, 2], activation="relu", backend="numpy").init == "he_uniform"
+    assert Mlp([4, 2], activation=[], output="identity", backend="numpy").init == "lab"
+
+
+def test_the_description_is_given_by_name():
+    with pytest.raises(TypeError, match="positional"):
+        Mlp([4, 3, 2], "relu")
+    with pytest.raises(TypeError, match="sizes"):
+        Mlp(sizes=[4, 3, 2])
 
 
 @pytest.mark.parametrize(
-    ("loss", "output"),
-    [("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid"), ("mean_squared_error", "identity")],
+    ("option", "function", "name"),
+    [
+        ("activation", np.tanh, "tanh"),
+        ("activation", Mlp.sigmoid, "sigmoid"),
+        ("activation", [np.tanh], "tanh"),
+        ("activation", type("LeakyReLU", (), {})(), "leaky_relu"),
+        ("output", np.tanh, "tanh"),
+        ("output", type("Softmax", (), {}), "softmax"),
+        ("loss", type("CrossEntropyLoss", (), {})(), "cross_entropy"),
+    ],
+    ids=str,
 )
-def test_the_output_goes_with_the_loss(loss, output):
-    assert Mlp([4, 3, 2], loss=loss, backend="numpy").network.activations[-1] == output
+def test_a_function_in_the_place_of_a_name_is_refused_with_the_nearest_name(option, function, name):
+    with pytest.raises(TypeError, match=f"{option}=.*; expected a name, one of .*did you mean '{name}'"):
+        Mlp([4, 3, 2], backend="numpy", **{option: function})
+
+
+@pytest.mark.parametrize("option", ["activation", "output", "loss"])
+@pytest.mark.parametrize("value", [5, lambda z: z, [5], {"a": 1}], ids=str)
+def test_what_is_no_name_is_refused_in_words(option, value):
+    with pytest.raises((TypeError, ValueError), match=f"{option}=.*expected"):
+        Mlp([4, 3, 2], backend="numpy", **{option: value})
 
 
 @pytest.mark.parametrize("dtype", ["float64", np.float64, np.dtype("f8"), float])
@@ -80,25 +161,26 @@ def test_dtypes_may_be_numpy_s(dtype):
 
 def test_an_activation_for_each_hidden_layer():
     mlp = Mlp(np.array([4, 3, 3, 2]), activation=["tanh", "leaky_relu"], backend="numpy")
-    assert mlp.network.activations == ("tanh", "leaky_relu", "softmax")
+    assert mlp.network.activations == ("tanh", "leaky_relu", "sigmoid")
     assert mlp.network.sizes == (4, 3, 3, 2)
 
 
 @pytest.mark.parametrize(
     ("sizes", "options", "error", "message"),
     [
-        (784, {}, TypeError, "sizes=784; expected a sequence"),
-        ("784", {}, TypeError, "sizes='784'"),
-        ([784], {}, ValueError, "sizes=.*1 entries"),
-        ([784, 0, 10], {}, ValueError, "sizes=.*holds 0; expected positive"),
-        ([784, -5, 10], {}, ValueError, "sizes=.*holds -5"),
-        ([784, 100.0, 10], {}, TypeError, "sizes=.*holds 100.0"),
+        (784, {}, TypeError, "size_layers=784; expected a sequence"),
+        ("784", {}, TypeError, "size_layers='784'"),
+        ({784, 10}, {}, TypeError, "size_layers={.*expected a sequence"),
+        ([784], {}, ValueError, "size_layers=.*1 entries"),
+        ([784, 0, 10], {}, ValueError, "size_layers=.*holds 0; expected positive"),
+        ([784, -5, 10], {}, ValueError, "size_layers=.*holds -5"),
+        ([784, 100.0, 10], {}, TypeError, "size_layers=.*holds 100.0"),
         ([4, 3, 2], {"activation": "rleu"}, ValueError, "activation='rleu'.*did you mean 'relu'"),
         ([4, 3, 2], {"activation": ["relu", "relu"]}, ValueError, "2 entries.*1 hidden"),
         ([4, 3, 2], {"loss": "cross_entrop"}, ValueError, "loss=.*did you mean"),
         ([4, 3, 2], {"output": "sigmod"}, ValueError, "output=.*did you mean 'sigmoid'"),
         ([4, 3, 2], {"loss": "cross_entropy", "output": "relu"}, ValueError, "output='relu' does not go with"),
-        ([4, 3, 1], {"activation": "relu"}, ValueError, "one output.*binary_cross_entropy"),
+        ([4, 3, 1], {"output": "softmax"}, ValueError, "size_layers=.*one output.*binary_cross_entropy"),
         ([4, 3, 2], {"init": "glorot"}, ValueError, "init='glorot'.*did you mean"),
         ([4, 3, 2], {"dtype": "float16"}, ValueError, "dtype='float16'"),
         ([4, 3, 2], {"dtype": "flaot32"}, ValueError, "dtype='flaot32'.*did you mean 'float32'"),
@@ -190,7 +272,15 @@ def test_training_holds_the_data_once(dtype, batch_size):
     rng = np.random.default_rng(0)
     X = rng.integers(0, 256, (20_000, 784), np.uint8) * (rng.random((20_000, 784)) < 0.2)
     X, y = X.astype(dtype), rng.integers(0, 10, len(X)).astype(np.int32)
-    mlp = Mlp([784, 100, 10], activation="relu", seed=0, backend="cpu", input_scale=1 / 255)
+    mlp = Mlp(
+        [784, 100, 10],
+        activation="relu",
+        loss="cross_entropy",
+        dtype="float32",
+        seed=0,
+        backend="cpu",
+        input_scale=1 / 255,
+    )
     options = {"batch_size": batch_size, "optimizer": Sgd(0.01, momentum=0.9), "progress": False}
     mlp.fit(X[:1000], y[:1000], **options)  # what is compiled or loaded is not counted
     tracemalloc.start()
@@ -378,7 +468,7 @@ def test_a_regression_does_not_classify(backend):
 
 def test_squared_error_on_sigmoids_classifies(backend, data):
     X, y = data
-    mlp = Mlp([2, 16, CLASSES], loss="mean_squared_error", output="sigmoid", seed=1, backend=backend)
+    mlp = classifier(backend, loss="mean_squared_error", output="sigmoid")
     history = mlp.fit(X, np.eye(CLASSES)[y], epochs=30, batch_size=8, optimizer=Sgd(0.5, 0.9), validation=(X, y))
     assert mlp.score(X, y) > 0.95
     assert history.val_accuracy[-1] == mlp.score(X, y)
@@ -410,7 +500,6 @@ def test_fit_is_the_contract_s_loop(data):
     network, parameters = plain.network, plain.parameters
     state = network.state(optimizer.rule)
     shuffles = np.random.default_rng(1)
-    shuffles.random(16 * 3 + 4 * 17)  # the initializer's draws come first
     for epoch in range(3):
         order = shuffles.permutation(120)
         weighted = 0.0
@@ -653,14 +742,14 @@ import numpy as np
 from fastmlp import Mlp
 X = np.random.default_rng(0).random((2000, 50))
 y = np.arange(2000) % 10
-mlp = Mlp([50, 50, 10], "relu", seed=1, backend="{backend}")
+mlp = Mlp([50, 50, 10], activation="relu", loss="cross_entropy", dtype="float32", seed=1, backend="{backend}")
 started = threading.Event()
 threading.Thread(target=lambda: (started.wait(60), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
 def third(mlp, history):
     if len(history) == 3:
         started.set()
 history = mlp.fit(X, y, epochs=100_000, callbacks=third)
-again = Mlp([50, 50, 10], "relu", seed=1, backend="{backend}")
+again = Mlp([50, 50, 10], activation="relu", loss="cross_entropy", dtype="float32", seed=1, backend="{backend}")
 again.fit(X, y, epochs=len(history))
 print(history.interrupted, len(history) >= 3, np.array_equal(mlp.parameters, again.parameters))
 """
@@ -693,7 +782,7 @@ def test_training_that_diverges_is_undone_and_said(backend, data):
 
 def test_weights_that_overflow_in_the_last_step_are_noticed(backend, data):
     X, y = data
-    mlp = Mlp([2, 1], loss="mean_squared_error", seed=1, backend=backend)
+    mlp = Mlp([2, 1], loss="mean_squared_error", dtype="float32", seed=1, backend=backend)
     with pytest.warns(RuntimeWarning, match="a weight became nan or infinite"):
         mlp.fit(X * 1e3, y, epochs=1, batch_size=None, optimizer=Sgd(3e38))
     assert np.isfinite(mlp.parameters).all()

@@ -12,12 +12,13 @@ from safetensors.numpy import load_file, save_file
 from fastmlp import History, Mlp, modelfile
 
 NETWORKS = {
-    "lab": {"sizes": [5, 4, 3]},
-    "modern": {"sizes": [5, 4, 3], "activation": "relu"},
-    "no_hidden_layer": {"sizes": [5, 1], "loss": "binary_cross_entropy"},
-    "no_bias": {"sizes": [5, 4, 3], "activation": "tanh", "bias": False},
+    "lab": {"size_layers": [5, 4, 3]},
+    "modern": {"size_layers": [5, 4, 3], "activation": "relu", "output": "softmax", "dtype": "float32"},
+    "no_hidden_layer": {"size_layers": [5, 1], "loss": "binary_cross_entropy"},
+    "no_bias": {"size_layers": [5, 4, 3], "activation": "tanh", "bias": False},
+    "several_activations": {"size_layers": [5, 6, 4, 2], "activation": ["relu", "tanh"]},
     "everything": {
-        "sizes": [5, 6, 4, 2],
+        "size_layers": [5, 6, 4, 2],
         "activation": ["leaky_relu", "tanh"],
         "loss": "mean_squared_error",
         "output": "sigmoid",
@@ -38,7 +39,7 @@ def path(tmp_path):
 @pytest.fixture
 def mlp():
     rng = np.random.default_rng(0)
-    mlp = Mlp([5, 4, 3], "relu", seed=1, backend="numpy")
+    mlp = Mlp([5, 4, 3], activation="relu", loss="cross_entropy", dtype="float32", seed=1, backend="numpy")
     X, y = rng.random((30, 5)), rng.integers(0, 3, 30)
     mlp.fit(X, y, epochs=2, validation=(X, y))
     mlp.fit(X, y, epochs=1)

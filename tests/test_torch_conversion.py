@@ -33,7 +33,7 @@ NETWORKS = [
 @pytest.fixture(params=range(len(NETWORKS)), ids=lambda i: f"{NETWORKS[i][2]}-{i}")
 def network_options(request):
     sizes, activation, loss, options = NETWORKS[request.param]
-    return {"sizes": sizes, "activation": activation, "loss": loss, **options}
+    return {"size_layers": sizes, "activation": activation, "loss": loss, **options}
 
 
 def built(options, dtype, **more):
@@ -74,7 +74,7 @@ def test_there_and_back_is_the_same_network_to_the_last_bit(network_options, dty
 
 
 def test_what_is_converted_is_a_copy():
-    mlp = built({"sizes": [3, 2], "activation": "relu"}, "float32")
+    mlp = built({"size_layers": [3, 2], "activation": "relu"}, "float32")
     before = mlp.parameters.copy()
     model = mlp.to_torch()
     back = Mlp.from_torch(model, backend="numpy")
@@ -238,7 +238,10 @@ def test_from_torch_refuses_what_is_no_module_and_wrong_losses():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_state_dicts_go_both_ways(dtype, bias):
-    mlp, other = (Mlp([5, 4, 3], "tanh", dtype=dtype, bias=bias, seed=s, backend="numpy") for s in (1, 2))
+    mlp, other = (
+        Mlp([5, 4, 3], activation="tanh", loss="cross_entropy", dtype=dtype, bias=bias, seed=s, backend="numpy")
+        for s in (1, 2)
+    )
     model = TorchMlp([5, 4, 3], "tanh", bias, dtype=dtype)
     model.load_state_dict(mlp.state_dict())
     X = samples(5, dtype)
@@ -249,7 +252,7 @@ def test_state_dicts_go_both_ways(dtype, bias):
 
 def test_state_dict_of_a_sequential_and_of_arrays():
     module = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
-    mlp = Mlp([5, 4, 3], "relu", seed=1, backend="numpy")
+    mlp = Mlp([5, 4, 3], activation="relu", loss="cross_entropy", dtype="float32", seed=1, backend="numpy")
     mlp.load_state_dict(module.state_dict())
     expected = Mlp.from_torch(module, backend="numpy").parameters
     assert np.array_equal(mlp.parameters, expected)
@@ -260,19 +263,21 @@ def test_state_dict_of_a_sequential_and_of_arrays():
 
 def test_names_of_many_layers_are_taken_by_number_not_by_alphabet():
     sizes = [3] * 13
-    one, two = (Mlp(sizes, "tanh", seed=s, backend="numpy") for s in (1, 2))
+    one, two = (
+        Mlp(sizes, activation="tanh", loss="cross_entropy", dtype="float32", seed=s, backend="numpy") for s in (1, 2)
+    )
     two.load_state_dict(dict(sorted(one.state_dict().items())))
     assert np.array_equal(one.parameters, two.parameters)
 
 
 def test_its_names_are_those_of_a_model_file():
-    mlp = Mlp([5, 4, 3], "relu", backend="numpy")
+    mlp = Mlp([5, 4, 3], activation="relu", loss="cross_entropy", dtype="float32", backend="numpy")
     names = list(modelfile.named_views(mlp.network, mlp.parameters))
     assert list(mlp.state_dict()) == names == list(mlp.to_torch().state_dict())
 
 
 def test_float32_goes_into_float64_exactly_and_not_the_other_way():
-    narrow, wide = (Mlp([5, 3], "relu", dtype=dtype, seed=1, backend="numpy") for dtype in DTYPES)
+    narrow, wide = (Mlp([5, 3], loss="cross_entropy", dtype=dtype, seed=1, backend="numpy") for dtype in DTYPES)
     wide.load_state_dict(narrow.state_dict())
     assert np.array_equal(wide.weights[0], narrow.weights[0])
     state = {name: tensor.bfloat16() for name, tensor in narrow.state_dict().items()}
@@ -296,7 +301,7 @@ def test_float32_goes_into_float64_exactly_and_not_the_other_way():
     ],
 )
 def test_other_state_dicts_are_refused_and_change_nothing(state, message):
-    mlp = Mlp([5, 3], "relu", dtype="float64", seed=1, backend="numpy")
+    mlp = Mlp([5, 3], loss="cross_entropy", dtype="float64", seed=1, backend="numpy")
     before = mlp.parameters.copy()
     with pytest.raises(ValueError, match=message):
         mlp.load_state_dict(state)
@@ -305,7 +310,7 @@ def test_other_state_dicts_are_refused_and_change_nothing(state, message):
 
 def test_a_state_dict_is_a_dict():
     with pytest.raises(TypeError, match="state is a list"):
-        Mlp([5, 3], "relu", backend="numpy").load_state_dict([1])
+        Mlp([5, 3], loss="cross_entropy", dtype="float32", backend="numpy").load_state_dict([1])
 
 
 # ---- ONNX ----
@@ -335,7 +340,7 @@ def test_onnx_computes_what_predict_does(network_options, dtype, tmp_path):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_goes_to_onnx_and_to_torch(activation, dtype, tmp_path):
     mlp = built(
-        {"sizes": [7, 5, 3], "activation": activation, "loss": "mean_squared_error", "output": activation}, dtype
+        {"size_layers": [7, 5, 3], "activation": activation, "loss": "mean_squared_error", "output": activation}, dtype
     )
     X = samples(7, dtype)
     mlp.to_onnx(tmp_path / "model.onnx")
@@ -345,7 +350,15 @@ def test_every_activation_goes_to_onnx_and_to_torch(activation, dtype, tmp_path)
 
 def test_onnx_of_a_trained_network_on_images(tmp_path):
     digits = data.digits()
-    mlp = Mlp([64, 20, 10], "relu", seed=0, input_scale=1 / 16, backend="numpy")
+    mlp = Mlp(
+        [64, 20, 10],
+        activation="relu",
+        loss="cross_entropy",
+        dtype="float32",
+        seed=0,
+        input_scale=1 / 16,
+        backend="numpy",
+    )
     mlp.fit(digits.train_images, digits.train_labels, epochs=3, optimizer=Sgd(0.1, 0.9), progress=False)
     mlp.to_onnx(tmp_path / "digits.onnx")
     outputs = onnx_outputs(tmp_path / "digits.onnx", digits.test_images.astype("float32"))
@@ -353,7 +366,7 @@ def test_onnx_of_a_trained_network_on_images(tmp_path):
 
 
 def test_an_onnx_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    mlp = Mlp([3, 2], "relu", backend="numpy")
+    mlp = Mlp([3, 2], loss="cross_entropy", dtype="float32", backend="numpy")
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
 
@@ -386,7 +399,7 @@ def test_an_onnx_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_without_the_package_the_extra_is_named(package, extra, action, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"{package} is not installed.*pip install 'fastmlp\[{extra}\]'"):
-        action(Mlp([3, 2], "relu", backend="numpy"), tmp_path / "model.onnx")
+        action(Mlp([3, 2], loss="cross_entropy", dtype="float32", backend="numpy"), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -405,7 +418,7 @@ def test_training_needs_no_torch_and_imports_none():
     code = (
         "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
         "from fastmlp import Mlp\n"
-        "mlp = Mlp([2, 3, 2], 'relu', backend='numpy')\n"
+        "mlp = Mlp([2, 3, 2], activation='relu', loss='cross_entropy', dtype='float32', backend='numpy')\n"
         "mlp.fit([[0, 1], [1, 0]], [0, 1], epochs=1)\n"
         "mlp.load_state_dict({'a.weight': mlp.weights[0][:, 1:], 'a.bias': mlp.weights[0][:, 0],\n"
         "                     'b.weight': mlp.weights[1][:, 1:], 'b.bias': mlp.weights[1][:, 0]})\n"

@@ -74,7 +74,7 @@ def test_both_pipelines_take_the_steps_of_a_plain_loop(pipeline, dtype):
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mean_squared_error"])
 def test_it_trains_as_mlp_does_with_every_loss(pipeline, loss, backend):
     X, y = problem()
-    mlp = Mlp([6, 5, 3], "tanh", loss, dtype="float64", seed=1, backend=backend)
+    mlp = Mlp([6, 5, 3], activation="tanh", loss=loss, dtype="float64", seed=1, backend=backend)
     twin = mlp.to_torch()
     history = train_torch(
         twin, (X, y), (X, y), pipeline=pipeline, epochs=2, batch_size=8, learning_rate=0.05, shuffle=False
@@ -90,7 +90,7 @@ def test_it_trains_as_mlp_does_with_every_loss(pipeline, loss, backend):
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 def test_one_output(pipeline, loss):
     X, y = problem(classes=2)
-    mlp = Mlp([6, 1], "relu", loss, output="sigmoid", dtype="float64", seed=1, backend="numpy")
+    mlp = Mlp([6, 1], loss=loss, output="sigmoid", dtype="float64", seed=1, backend="numpy")
     twin = mlp.to_torch()
     options = {"pipeline": pipeline, "epochs": 5, "batch_size": 7, "learning_rate": 0.1, "shuffle": False}
     history = train_torch(twin, (X, y), (X, y), **options)

@@ -55,7 +55,10 @@ class Owner:
 
 def pair(**options):
     """The same network on the GPU and in NumPy."""
-    return [Mlp(SIZES, "tanh", dtype="float64", seed=3, backend=name, **options) for name in ("cuda", "numpy")]
+    return [
+        Mlp(SIZES, activation="tanh", loss="cross_entropy", dtype="float64", seed=3, backend=name, **options)
+        for name in ("cuda", "numpy")
+    ]
 
 
 def assert_same(ours: Mlp, theirs: Mlp) -> None:
@@ -97,7 +100,7 @@ def test_auto_takes_the_gpu_for_large_networks_by_the_rule(monkeypatch):
     assert kernels.backend("auto", large) is backend
     assert kernels.backend("auto", small) is kernels.backend("cpu")
     assert kernels.backend("auto") is kernels.backend("cpu")
-    assert Mlp((90, 50, 3), "relu").backend_name == "cuda"
+    assert Mlp((90, 50, 3), activation="relu", loss="cross_entropy", dtype="float32").backend_name == "cuda"
     monkeypatch.setattr(missing, "reason", lambda: "no GPU")
     assert kernels.backend("auto", large) is kernels.backend("cpu")
 
@@ -156,7 +159,7 @@ def test_scratch_is_kept_by_key_and_stream():
 def test_memory_that_runs_out_says_what_was_needed_and_what_is_free():
     cuda_simulator.settings.total_memory = 1 << 20
     X, y = np.zeros((100_000, SIZES[0]), np.float32), np.zeros(100_000, int)
-    mlp = Mlp(SIZES, "relu", backend="cuda", seed=0)
+    mlp = Mlp(SIZES, activation="relu", loss="cross_entropy", dtype="float32", backend="cuda", seed=0)
     before = [w.copy() for w in mlp.weights]
     with pytest.raises(
         MemoryError, match=r"X needs 1.9 MiB on GPU 0 \(concurrent simulator\), and .* of its 1.0 MiB are free"
@@ -257,7 +260,7 @@ def test_an_array_is_staged():
 
 def test_a_job_is_compiled_once_apart_from_training():
     X, y = data()
-    mlp, asked = Mlp(SIZES, "relu", backend="cuda", seed=0), []
+    mlp, asked = Mlp(SIZES, activation="relu", loss="cross_entropy", dtype="float32", backend="cuda", seed=0), []
     launch = device.Device.launch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -349,7 +352,7 @@ def test_a_fit_is_the_same_as_numpys(optimizer):
 
 def test_data_and_parameters_are_placed_once_for_a_fit(monkeypatch):
     X, y = data(40)
-    mlp, copied = Mlp(SIZES, "relu", backend="cuda", seed=0), []
+    mlp, copied = Mlp(SIZES, activation="relu", loss="cross_entropy", dtype="float32", backend="cuda", seed=0), []
     copy_into = memory.copy_into
     monkeypatch.setattr(
         memory,
@@ -438,7 +441,7 @@ def test_an_epoch_that_does_not_end_is_undone(error, monkeypatch):
 
 def test_divergence_is_seen_and_undone():
     X, y = data(dtype=np.float64)
-    mlp = Mlp(SIZES, "identity", loss="mean_squared_error", dtype="float64", backend="cuda", seed=0)
+    mlp = Mlp(SIZES, activation="identity", loss="mean_squared_error", dtype="float64", backend="cuda", seed=0)
     with pytest.warns(RuntimeWarning, match="training stopped in epoch"):
         mlp.fit(X, np.eye(3)[y] * 1e200, epochs=50, optimizer=Sgd(1e200), progress=False)
     assert all(np.isfinite(w).all() for w in mlp.weights)
@@ -470,7 +473,7 @@ def test_pickles_and_copies_go_on_where_they_were():
 
 def test_saved_and_loaded(tmp_path):
     X, y = data()
-    mlp = Mlp(SIZES, "relu", backend="cuda", seed=0)
+    mlp = Mlp(SIZES, activation="relu", loss="cross_entropy", dtype="float32", backend="cuda", seed=0)
     mlp.fit(X, y, epochs=2, progress=False)
     mlp.save(tmp_path / "model.safetensors")
     for name in ("cuda", "numpy"):
@@ -480,7 +483,10 @@ def test_saved_and_loaded(tmp_path):
 
 def test_two_mlps_train_at_once_on_their_own_streams():
     X, y = data(20, dtype=np.float64)
-    mlps = [Mlp(SIZES, "tanh", dtype="float64", seed=seed, backend="cuda") for seed in range(3)]
+    mlps = [
+        Mlp(SIZES, activation="tanh", loss="cross_entropy", dtype="float64", seed=seed, backend="cuda")
+        for seed in range(3)
+    ]
     threads = [
         threading.Thread(target=mlp.fit, args=(X, y), kwargs={"epochs": 3, "batch_size": 5, "progress": False})
         for mlp in mlps
@@ -491,7 +497,7 @@ def test_two_mlps_train_at_once_on_their_own_streams():
         thread.join()
     assert len({id(mlp._numbers._queue.stream) for mlp in mlps}) == 3
     for seed, mlp in enumerate(mlps):
-        alone = Mlp(SIZES, "tanh", dtype="float64", seed=seed, backend="numpy")
+        alone = Mlp(SIZES, activation="tanh", loss="cross_entropy", dtype="float64", seed=seed, backend="numpy")
         alone.fit(X, y, epochs=3, batch_size=5, progress=False)
         assert_same(mlp, alone)
 
@@ -591,4 +597,7 @@ def test_other_backends_say_that_they_cannot_read_device_arrays():
 
 
 def test_a_run_names_the_gpu():
-    assert backend_line(Mlp(SIZES, "relu", backend="cuda:0")) == "cuda, concurrent simulator, number 0"
+    assert (
+        backend_line(Mlp(SIZES, activation="relu", loss="cross_entropy", dtype="float32", backend="cuda:0"))
+        == "cuda, concurrent simulator, number 0"
+    )
