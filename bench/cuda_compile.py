@@ -30,6 +30,7 @@ from typing import Any
 from unittest import mock
 
 from fastmlp.bench import machine, results
+from fastmlp.kernels.cuda.missing import load
 from fastmlp.kernels.cuda.variants import Variant
 from fastmlp.modelfile import write_then_rename
 
@@ -135,8 +136,10 @@ def missing() -> str | None:
             return f"numba-cuda is not installed; {how}"
         from cuda.bindings import nvjitlink
         from cuda.pathfinder import load_nvidia_dynamic_lib
-    except ImportError as error:
-        return f"numba-cuda's own packages are not complete ({error}); {how}"
+
+        load()
+    except Exception as error:  # a broken installation fails in many ways; each is a reason
+        return f"numba-cuda or its own packages can't be imported ({type(error).__name__}: {error}); {how}"
     for library, package in (("nvvm", "nvidia-nvvm"), ("nvJitLink", "nvidia-nvjitlink")):
         try:
             load_nvidia_dynamic_lib(library)

@@ -48,7 +48,7 @@ def backend(name: str = "auto", network: Network | None = None) -> Backend:
     """
     family, _ = split(name)
     chosen = _fastest(network) if family == "auto" else family
-    reason = available()[chosen]
+    reason = missing.reason() if chosen == "cuda" else None  # which may take seconds, in vain for the others
     if reason is not None:
         raise RuntimeError(f"backend={name!r} does not work here: {reason}")
     return cast(Backend, importlib.import_module(BACKENDS[chosen]))

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from problems import run_python
 
@@ -18,6 +19,7 @@ FUNCTIONS = [name for name, _ in inspect.getmembers(contract.Backend, inspect.is
 def installed(monkeypatch):
     """As if package and driver were there; each test takes something away."""
     pytest.importorskip("numba_cuda", reason="pip install '.[test]' brings numba-cuda")
+    missing.load()
     from numba import cuda as numba_cuda
     from numba.cuda.cudadrv import driver, nvvm
 
@@ -47,6 +49,67 @@ def test_the_package_is_missing(monkeypatch):
         importlib.util, "find_spec", lambda name, *rest: None if name == "numba_cuda" else find(name, *rest)
     )
     assert missing.reason() == "the package numba-cuda is not installed; pip install 'fastmlp[cuda]'"
+
+
+#: A module that can't be imported: as under NumPy 2.5, from parts of it, or for want of what the kernels take from it.
+BROKEN = """
+import sys
+from importlib import abc, machinery
+
+class Broken(abc.MetaPathFinder, abc.Loader):
+    def find_spec(self, name, path, target=None):
+        return machinery.ModuleSpec(name, self) if name == {module!r} else None
+
+    def exec_module(self, module):
+        raise {error}
+
+import numba
+sys.meta_path.insert(0, Broken())
+from fastmlp import Mlp
+from fastmlp.kernels.cuda import missing
+missing._has_driver = lambda: True
+for _ in range(2):
+    try:
+        Mlp([2, 1], backend="cuda")
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "error"),
+    [
+        ("numba.cuda", "ImportError('NVIDIA CUDA Python bindings not found')"),
+        ("numba.cuda.np.arrayobj", "AttributeError('row_stack')"),
+        ("numba.cuda.np.npdatetime_helpers", "DeprecationWarning('generic')"),
+        ("numba.cuda.cache_hints", "KeyError('of another release')"),
+    ],
+)
+def test_numba_cuda_cant_be_imported(module, error):
+    pytest.importorskip("numba_cuda", reason="pip install '.[test]' brings numba-cuda")
+    done = run_python(BROKEN.format(module=module, error=error))
+    assert done.returncode == 0, done.stderr
+    first, again = done.stdout.splitlines()
+    assert first.startswith(
+        f"backend='cuda' does not work here: numba-cuda can't be imported with NumPy {np.__version__} ("
+    )
+    assert error.split("(")[0] in first
+    assert first.endswith("; pip install 'fastmlp[cuda]'")
+    assert again == first
+
+
+def test_numba_cuda_can_be_imported_without_what_numpy_took_away():
+    pytest.importorskip("numba_cuda", reason="pip install '.[test]' brings numba-cuda")
+    done = run_python(
+        "import numpy as np, fastmlp.kernels.cpu\n"
+        "vars(np).pop('row_stack', None)\n"
+        "from fastmlp.kernels.cuda import missing\n"
+        "missing._has_driver = lambda: True\n"
+        "missing.reason()\n"
+        "import fastmlp.kernels.cuda.calls\n"
+        "print(hasattr(np, 'row_stack'))\n"
+    )
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
 
 
 def test_the_driver_is_missing(installed, monkeypatch):

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from problems import Problem, rounding
 from sklearn.datasets import load_digits
 
 from fastmlp import Mlp
@@ -177,28 +178,34 @@ def test_60_iterations_agree_with_the_plain_program(backend, dtype, sizes):
         np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
 
 
-def test_first_iterations_on_raw_pixels_agree_with_the_plain_program(backend):
+def test_iterations_on_raw_pixels_agree_with_the_plain_program(backend):
     """The lab's own job, smaller: raw pixels, which saturate most units.
 
     With inputs so large a step of size 1 is chaotic: rounding errors grow tenfold to a hundredfold an iteration, and
-    the plain program with its samples in another order is as far from itself after ten. So the course is compared
-    where it is decided by the formulas, and after it only what it has learnt.
+    the plain program with its pixels in another order is a stranger to itself after ten; of 40 orders one labels 40 %
+    right after 100, another 82 %. So the first iterations are compared from the start, and each of all from where it
+    begins: within the rounding of one step, as an analysis of its errors has it.
     """
     digits = load_digits()
     X, Y = (digits.data[:500] * 15).astype(np.uint8), np.eye(10)[digits.target[:500]]
     np.random.seed(123)
     mlp = Mlp([64, 50, 10], backend=backend)
-    expected = [w.copy() for w in mlp.weights]
-    for _ in range(3):
-        expected = plain_train(expected, X.astype(float), Y, 1)
+    expected, before = [w.copy() for w in mlp.weights], mlp.score(X, Y)
+    for iteration in range(100):
+        start = [w.copy() for w in mlp.weights]
+        gradients = rounding(Problem(mlp.network, mlp.parameters.copy(), X, Y)).gradients
         mlp.train(X, Y, 1)
-        for got, value in zip(mlp.weights, expected, strict=True):
-            np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
-    mlp.train(X, Y, 97)
-    expected = plain_train(expected, X.astype(float), Y, 97)
-    accuracy = np.mean(plain_feedforward(expected, X)[0][-1].argmax(1) == digits.target[:500])
-    assert accuracy > 0.6
-    assert mlp.score(X, Y) == pytest.approx(accuracy, abs=0.15)
+        step = plain_train(start, X.astype(float), Y, 1)
+        for got, value, old, gradient in zip(mlp.weights, step, start, gradients, strict=True):
+            difference = 2 * np.finfo(float).eps * (abs(old) + abs(value))
+            assert (abs(got - value) <= gradient + difference).all(), f"iteration {iteration}"
+        if iteration < 3:
+            expected = plain_train(expected, X.astype(float), Y, 1)
+            for got, value in zip(mlp.weights, expected, strict=True):
+                np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
+    accuracy = np.mean(plain_feedforward(mlp.weights, X)[0][-1].argmax(1) == digits.target[:500])
+    assert mlp.score(X, Y) == pytest.approx(accuracy, abs=0.01)  # saturated outputs are level but for their last bit
+    assert accuracy > 3 * before
 
 
 def test_train_goes_on_from_the_present_weights(backend):

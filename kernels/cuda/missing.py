@@ -1,10 +1,14 @@
 """Whether CUDA works here, and what is missing where it does not; without importing what may be missing."""
 
 import ctypes
+import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from functools import cache
+
+import numpy as np
 
 from fastmlp.kernels.cuda.config import LEAST_CAPABILITY
 
@@ -23,8 +27,42 @@ def reason() -> str | None:
     if importlib.util.find_spec("numba_cuda") is None:
         return f"the package numba-cuda is not installed; {INSTALL}"
     if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0"):
-        return _simulator_reason()
-    return _device_reason(os.environ.get(DEVICE_VARIABLE))
+        return _import_reason() or _simulator_reason()
+    if not _has_driver():
+        return "no NVIDIA driver is installed (its library libcuda was not found)"
+    # The kernels are tried, too: another release of numba-cuda may lack what they take from it.
+    return _import_reason("fastmlp.kernels.cuda.calls") or _device_reason(os.environ.get(DEVICE_VARIABLE))
+
+
+@cache
+def _import_reason(*modules: str) -> str | None:
+    """Why numba-cuda can't be imported, or these modules after it; asked once, as Python does not repeat all of it."""
+    try:
+        load()
+        for module in modules:
+            importlib.import_module(module)
+    except Exception as error:  # a broken installation fails in many ways; each is a reason
+        return f"numba-cuda can't be imported with NumPy {np.__version__} ({type(error).__name__}: {error}); {INSTALL}"
+    return None
+
+
+def load() -> None:
+    """Import numba-cuda; whatever imports from ``numba.cuda`` comes after this.
+
+    Up to 0.30 at least it asks NumPy for ``row_stack``, a name for ``vstack`` that NumPy 2.5 took away, and converts a
+    time difference in a way that NumPy warns of. For the length of the import the name is there, the warning is not.
+    """
+    lent = not hasattr(np, "row_stack")
+    if lent:
+        np.row_stack = np.vstack  # type: ignore[attr-defined]  # noqa: NPY201
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The 'generic' unit for NumPy timedelta", DeprecationWarning)
+            importlib.import_module("numba.cuda")
+            importlib.import_module("numba.cuda.np.arrayobj")  # it would be imported by the first compilation
+    finally:
+        if lent:
+            del np.row_stack  # noqa: NPY201
 
 
 def _simulator_reason() -> str | None:
@@ -40,18 +78,14 @@ def _simulator_reason() -> str | None:
 
 @cache
 def _device_reason(chosen: str | None) -> str | None:
-    """What is missing of driver, libraries and device; asked once for each value of the variable."""
-    if not _has_driver():
-        return "no NVIDIA driver is installed (its library libcuda was not found)"
-    try:
-        from numba import cuda
-        from numba.cuda.cudadrv import driver, nvvm
-    except Exception as error:  # a broken installation fails in many ways; each is a reason
-        return f"numba-cuda can't be imported ({error}); {INSTALL}"
+    """What is missing of libraries and device; asked once for each value of the variable."""
+    from numba import cuda
+    from numba.cuda.cudadrv import driver, nvvm
+
     if not cuda.is_available():
         problem = cuda.cuda_error()
         if problem:
-            return f"the NVIDIA driver does not start: {problem}"
+            return f"the NVIDIA driver does not start: {' '.join(str(problem).split())}"
         if not nvvm.is_available():
             return f"the compiler library NVVM is not installed; {INSTALL}"
         return "numba-cuda finds no CUDA"

@@ -10,6 +10,9 @@ import pytest
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 if SIMULATED:
+    from fastmlp.kernels.cuda.missing import load
+
+    load()
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import cuda_simulator
 
