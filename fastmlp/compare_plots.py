@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.comparison import HIDDEN, SHOWN_IMAGES, Comparison, Row
-from fastmlp.plots import save_figure
+from fastmlp.plots import from_zero, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def losses_figure(result: Comparison) -> "Figure":
     above.set_title(f"One epoch from the same weights: {job(result)}", fontsize=12)
     mean = f"mean of {first.batches_a_point}" if first.batches_a_point > 1 else "each"
     above.set_ylabel(f"cross entropy\n({mean} batch{'es' if first.batches_a_point > 1 else ''})", fontsize=11)
-    above.set_ylim(bottom=0)
+    from_zero(above)
     above.legend(loc="upper right")
     for one, style in zip(compared, STYLES, strict=False):
         gap = np.array(one.differences)

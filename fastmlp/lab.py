@@ -8,7 +8,8 @@ parts short, to see that they work rather than what they find. What it returns i
 Parts that use PyTorch import it themselves; the others do without.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from fastmlp import Adam, Mlp, Sgd, lab_plots
 from fastmlp.data import digits, generate_data, mnist
 from fastmlp.lab_plots import plot_perceptron as plot_perceptron  # the lab's name, to be had from here
-from fastmlp.sigmoids import SIGMOIDS, numerical_derivative
+from fastmlp.sigmoids import SIGMOIDS, logistic, numerical_derivative
 
 if TYPE_CHECKING:
     import torch
@@ -30,25 +31,81 @@ Show = Callable[["Figure", str], None]
 # ---- 1. The linear unit ----
 
 
-def sigmoid(show: Show, quick: bool = False) -> dict[str, float]:
-    """The sigmoid, its derivative, and its family.
+def loss_i(w: np.ndarray, x: np.ndarray, y: float) -> float:
+    """Cross-entropy −y ln p − (1 − y) ln(1 − p) of one point; p = σ(wᵀx).
 
-    The logistic sigmoid σ(x) = 1 / (1 + e⁻ˣ) turns any number into one between 0 and 1, and its derivative is cheap
-    once its value is there: σ′ = σ (1 − σ). It has many relatives. All rise from one limit to the other; they differ
-    in how fast they reach it, and so in how soon a unit stops learning. Each derivative is checked against a
-    difference quotient.
+    The formula is written in z = wᵀx, since ln p is infinite where p is rounded to 0, and likewise ln(1 − p).
+
+    Parameters
+    ----------
+    w, x : ndarray of float64 [3]
+        x begins with a 1, w with the bias.
+    y : float
+        The point's class, 1 or 0.
     """
-    x = np.linspace(-6, 6, 240)  # an even number: 0, where the slope of softsign has a kink, is not among them
-    show(lab_plots.sigmoid_figure(x, Mlp.sigmoid(x), Mlp.sigmoid_derivative(x)), "sigmoid")
-    print(f"σ(0) = {Mlp.sigmoid(0):g}, σ'(0) = {Mlp.sigmoid_derivative(0):g}, its largest value")
+    z = w @ x
+    return float(np.logaddexp(0, z) - y * z)
 
-    print("\n{:<14}{:<26}{:>12}".format("sigmoid", "formula", "largest |f′ − difference quotient|"))
+
+def grad_loss_i(w: np.ndarray, x: np.ndarray, y: float) -> np.ndarray:
+    """Its gradient −(y − p) x with respect to w."""
+    return -(y - logistic(w @ x)) * x
+
+
+def quotients(function: Callable[[np.ndarray], float], w: np.ndarray) -> np.ndarray:
+    """The gradient of a function at w by difference quotients, one weight after the other."""
+    along = [lambda t, axis=axis: function(w + t * axis) for axis in np.eye(len(w))]
+    return np.array([numerical_derivative(one, np.float64(0)) for one in along])
+
+
+def derivations(show: Show, quick: bool = False) -> dict[str, float]:
+    """Exercises 1, 2, 3: the gradient of the linear unit, derived and checked.
+
+    The unit says p = σ(z) with z = wᵀx = w₀ + w₁x₁ + w₂x₂, and learns from points x of class y, 1 or 0.
+
+    Exercise 1, the unit. σ(z) = 1 / (1 + e⁻ᶻ) has the derivative e⁻ᶻ / (1 + e⁻ᶻ)² = σ (1 − σ), and ∂z/∂wⱼ = xⱼ:
+
+        ∂p/∂wⱼ = p (1 − p) xⱼ
+
+    Exercise 2, its cross-entropy L = −y ln p − (1 − y) ln(1 − p) at one point. The derivative with respect to p is
+    −y/p + (1 − y)/(1 − p) = (p − y) / (p (1 − p)). By the chain rule it is multiplied by that of exercise 1, and the
+    denominator cancels:
+
+        ∂L/∂wⱼ = −(y − p) xⱼ
+
+    Exercise 3, the update. The loss of all points is the sum of theirs, so its gradient is g = −Σ (y − p) x, and
+    gradient descent with steps of size η is
+
+        w ← w − η g = w + η Σ (y − p) x
+
+    For small η such a step lowers the loss by η |g|². All three are compared with difference quotients, at weights
+    drawn at random.
+    """
+    X, y = generate_data(n=40, means=[[2, 1], [1, 0]])
+    points = list(zip(X, y[:, 0], strict=True))
+    w = np.random.default_rng(1).normal(size=3)
+    x, label = points[0]
+    p = logistic(w @ x)
+
+    def loss(w: np.ndarray) -> float:
+        return sum(loss_i(w, *point) for point in points)
+
+    gradient = np.sum([grad_loss_i(w, *point) for point in points], axis=0)
+    compared = {
+        "exercise 1, ∂p/∂w of one point": (p * (1 - p) * x, quotients(lambda w: logistic(w @ x), w)),
+        "exercise 2, ∂L/∂w of one point": (grad_loss_i(w, x, label), quotients(lambda w: loss_i(w, x, label), w)),
+        "exercise 3, Σ ∂L/∂w of all": (gradient, quotients(loss, w)),
+    }
     differences = {}
-    for name, one in SIGMOIDS.items():
-        differences[name] = float(abs(one.derivative(x) - numerical_derivative(one.value, x)).max())
-        print(f"{name:<14}{one.formula:<26}{differences[name]:>12.1e}")
-    show(lab_plots.sigmoid_family_figure(SIGMOIDS), "sigmoid-family")
-    show(lab_plots.sigmoid_tails_figure(SIGMOIDS), "sigmoid-tails")
+    for name, (formula, quotient) in compared.items():
+        differences[name] = float(abs(formula - quotient).max())
+        print(f"{name:<32}by the formula " + " ".join(f"{value:z9.5f}" for value in formula))
+        print(f"{'':<32}by differences " + " ".join(f"{value:z9.5f}" for value in quotient))
+        print(f"{'':<32}largest difference {differences[name]:.1e}")
+    print("\nη         loss before − after a step    η |g|²        ratio")
+    for step in (1e-2, 1e-3, 1e-4, 1e-5):
+        lowered, expected = loss(w) - loss(w - step * gradient), step * gradient @ gradient
+        print(f"{step:<10g}{lowered:<30.6f}{expected:<14.6f}{lowered / expected:.4f}")
     return differences
 
 
@@ -66,12 +123,32 @@ class Course(NamedTuple):
     weights: np.ndarray
     losses: np.ndarray
 
+    @classmethod
+    def of(cls, points: "Iterable[tuple[np.ndarray, float]]") -> "Course":
+        """From pairs of weights and loss."""
+        weights, losses = zip(*points, strict=True)
+        return cls(np.array(weights), np.array(losses))
 
-def batches(n: int, batch_size: int, epochs: int) -> Iterator[slice]:
-    """The samples of each step, in the order in which they lie, which was drawn once."""
-    for _ in range(epochs):
-        for start in range(0, n, batch_size):
-            yield slice(start, min(start + batch_size, n))
+
+def descend_point_by_point(X: np.ndarray, y: np.ndarray, step: float, steps: int) -> Course:
+    """Gradient descent for the linear unit from w = 0, as one writes it down: a sum over the points in each step."""
+    points = list(zip(X, y[:, 0], strict=True))
+    w = np.zeros(X.shape[1])
+    course = [(w, sum(loss_i(w, *point) for point in points))]
+    for _ in range(steps):
+        w = w - step * np.sum([grad_loss_i(w, *point) for point in points], axis=0)
+        course.append((w, sum(loss_i(w, *point) for point in points)))
+    return Course.of(course)
+
+
+#: The samples of a full-batch step.
+ALL = slice(None)
+
+
+def random_subsets(n: int, size: int, updates: int) -> np.ndarray:
+    """For each update a random subset of so many of n samples, drawn anew: their numbers [updates, size]."""
+    rng = np.random.default_rng(1)
+    return np.array([rng.choice(n, size, replace=False) for _ in range(updates)])
 
 
 def finished(history: "History | TorchHistory") -> None:
@@ -80,11 +157,11 @@ def finished(history: "History | TorchHistory") -> None:
         raise KeyboardInterrupt
 
 
-def descend(mlp: Mlp, X: np.ndarray, y: np.ndarray, step: float, batches: Iterable[slice]) -> Course:
+def descend(mlp: Mlp, X: np.ndarray, y: np.ndarray, step: float, batches: Iterable[Any]) -> Course:
     """Gradient descent w ← w − step · gradient, one call of the kernels a step, so that each can be looked at.
 
     The lab sums the loss over the samples and the kernels take its mean, so the learning rate is the step times the
-    number of samples.
+    number of samples. Each of ``batches`` is an index of the samples of one step.
     """
     course = [(mlp.weights[0][0].copy(), len(X) * mlp.evaluate(X, y).loss)]
     for batch in batches:
@@ -92,8 +169,7 @@ def descend(mlp: Mlp, X: np.ndarray, y: np.ndarray, step: float, batches: Iterab
         rule = Sgd(learning_rate=step * len(X_batch))
         finished(mlp.fit(X_batch, y_batch, epochs=1, batch_size=None, shuffle=False, optimizer=rule, progress=False))
         course.append((mlp.weights[0][0].copy(), len(X) * mlp.evaluate(X, y).loss))
-    weights, losses = zip(*course, strict=True)
-    return Course(np.array(weights), np.array(losses))
+    return Course.of(course)
 
 
 def new_linear_unit() -> Mlp:
@@ -107,52 +183,60 @@ def accuracy_on_line(w: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
 
 
 def linear_unit(show: Show, quick: bool = False) -> Course:
-    """The linear unit learns to separate two classes.
+    """Exercise 4: gradient descent for the linear unit, point by point.
 
     Two clouds of 40 points each. The unit p = σ(w₀ + w₁x₁ + w₂x₂) begins with w = 0 and takes 20 steps of size 0.1
-    down the gradient −Σ (y − p) x of the summed cross-entropy −Σ y ln p + (1 − y) ln(1 − p). After each step the
-    loss is printed, and the line p = ½ drawn.
+    down the gradient −Σ (y − p) x of the summed cross-entropy −Σ y ln p + (1 − y) ln(1 − p). Both sums are formed
+    from `loss_i` and `grad_loss_i` of single points. After each step the loss is printed, and the line p = ½ drawn.
+    A linear unit is a perceptron without hidden layers: the compiled kernels take the same steps.
     """
     X, y = generate_data(n=40, means=[[2, 1], [1, 0]])
-    mlp = new_linear_unit()
-    course = descend(mlp, X[:, 1:], y, 0.1, batches(len(X), len(X), epochs=20))  # the first column is the bias'
+    course = descend_point_by_point(X, y, 0.1, steps=20)
+    by_kernels = descend(new_linear_unit(), X[:, 1:], y, 0.1, 20 * [ALL])  # the first column is the bias'
 
     print("step       loss        w₀        w₁        w₂")
     for step, (w, loss) in enumerate(zip(*course, strict=True)):
         print(f"{step:4d} {loss:10.4f} " + " ".join(f"{value:z9.4f}" for value in w))
     print(f"{accuracy_on_line(course.weights[-1], X, y):.1%} of the points lie on their class's side of the last line")
+    difference = abs(course.weights - by_kernels.weights).max()
+    print(f"the same steps by the compiled kernels: weights differ by {difference:.1e} at most")
     show(lab_plots.linear_unit_steps_figure(X, y, course.weights, course.losses), "linear-unit-steps")
     show(lab_plots.linear_unit_figure(X, y, course.weights, course.losses), "linear-unit")
     return course
 
 
 def minibatch(show: Show, quick: bool = False) -> dict[str, Course]:
-    """All samples a step, ten, or one.
+    """Exercise 5: mini-batches of a random subset beside full-batch descent.
 
-    The same unit and the same data three times, with the same step of 0.1 for each sample, summed over all of them
-    (full batch), over ten (mini-batch), or taken after each single one. The full batch's first steps go much too far,
-    and its loss rises before it falls. Smaller batches look again after a few samples, and so go wrong less far; but a
-    single sample pulls the line its own way, and the loss trembles.
+    The same unit and the same data three times, with the same step of 0.1 for each sample: summed over all 80 of them
+    (full batch), over ten (mini-batch), or over a single one. The subset is random, and drawn anew after each update.
+    The full batch's first steps go much too far, and its loss rises before it falls. Smaller batches look again after
+    a few samples, and so go wrong less far; but a single sample pulls the line its own way, and the loss trembles. An
+    epoch is as many samples as there are. After each of the first updates there is a picture, with the full batch's
+    line after as many updates beside the mini-batch's.
     """
     X, y = generate_data(n=40, means=[[2, 1], [1, 0]])
     epochs = 5 if quick else 20
-    courses = {}
+    courses, subsets = {}, {}
+    shown = [epoch for epoch in (0, 1, 2, 3, 4, 5, 10, 20) if epoch <= epochs]
     print(f"loss of all {len(X)} samples after epoch")
-    print("batch size" + "".join(f"{epoch:>10d}" for epoch in range(6)) + f"{epochs:>10d}")
+    print("batch size" + "".join(f"{epoch:>10d}" for epoch in shown))
     for batch_size, name in [(len(X), "full batch"), (10, "mini-batch of 10"), (1, "single sample")]:
-        course = descend(new_linear_unit(), X[:, 1:], y, 0.1, batches(len(X), batch_size, epochs))
+        subsets[name] = random_subsets(len(X), batch_size, updates=epochs * len(X) // batch_size)
+        course = descend(new_linear_unit(), X[:, 1:], y, 0.1, subsets[name])
         courses[name] = course
         after_epochs = course.losses[:: len(X) // batch_size]
-        print(f"{batch_size:10d}" + "".join(f"{loss:10.4f}" for loss in [*after_epochs[:6], after_epochs[-1]]))
+        print(f"{batch_size:10d}" + "".join(f"{after_epochs[epoch]:10.4f}" for epoch in shown))
 
-        at_once = new_linear_unit()  # all epochs in one call of the kernels, as one trains when not looking on
-        rule = Sgd(0.1 * batch_size)
-        at_once.fit(X[:, 1:], y, epochs=epochs, batch_size=batch_size, shuffle=False, optimizer=rule, progress=False)
+        at_once = new_linear_unit()  # all updates in one call of the kernels, as one trains when not looking on
+        order, rule = subsets[name].ravel(), Sgd(0.1 * batch_size)
+        settings: dict[str, Any] = {"batch_size": batch_size, "shuffle": False, "optimizer": rule, "progress": False}
+        finished(at_once.fit(X[order, 1:], y[order], epochs=1, **settings))
         difference = abs(at_once.weights[0][0] - course.weights[-1]).max()
-        print(f"           all epochs in one call: weights differ by {difference:.1e} at most")
-    show(
-        lab_plots.minibatch_boundaries_figure(X, y, {n: c.weights for n, c in courses.items()}), "minibatch-boundaries"
-    )
+        print(f"           all updates in one call: weights differ by {difference:.1e} at most")
+    mini, full = courses["mini-batch of 10"].weights, courses["full batch"].weights
+    figure = lab_plots.minibatch_boundaries_figure(X, y, mini, full, subsets["mini-batch of 10"])
+    show(figure, "minibatch-boundaries")
     show(lab_plots.minibatch_losses_figure({n: c.losses for n, c in courses.items()}, epochs), "minibatch-losses")
     return courses
 
@@ -179,16 +263,20 @@ def line_data(n: int = 50) -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack([np.ones(n), x]), (1 + 2 * x + rng.normal(size=n))[:, None]
 
 
+def new_linear_regression() -> Mlp:
+    """Linear regression, which is a linear unit with the identity for the sigmoid; w = 0."""
+    return Mlp([1, 1], output="identity", init="zeros")
+
+
 def linear_regression(show: Show, quick: bool = False) -> Regression:
-    """Linear regression by gradient descent meets least squares.
+    """Exercise 6: linear regression by gradient descent meets least squares.
 
     A unit with the identity in place of the sigmoid, and half the squared error as its loss, is linear regression.
     The loss is a bowl with one lowest point, and that point can be computed at once by least squares. Descent must
     arrive there, and it does: each step leaves a fixed share of what is still missing.
     """
     X, y = line_data()
-    mlp = Mlp([1, 1], output="identity", init="zeros")
-    course = descend(mlp, X[:, 1:], y, 0.1 / len(X), batches(len(X), len(X), epochs=300))
+    course = descend(new_linear_regression(), X[:, 1:], y, 0.1 / len(X), 300 * [ALL])
     least_squares = np.linalg.lstsq(X, y)[0][:, 0]
 
     distances = abs(course.weights - least_squares).max(axis=1)
@@ -200,6 +288,38 @@ def linear_regression(show: Show, quick: bool = False) -> Regression:
     print(f"difference between descent and least squares: {distances[-1]:.1e}")
     show(lab_plots.linear_regression_figure(X, y, course.weights, least_squares), "linear-regression")
     return Regression(course, least_squares)
+
+
+#: The k of the sigmoids σ(kx) that are drawn.
+STEEPNESSES = (0.5, 1, 2, 5)
+
+
+def sigmoid(show: Show, quick: bool = False) -> dict[str, float]:
+    """Exercise 7: other sigmoids, and the logistic one for several steepnesses.
+
+    The logistic sigmoid σ(x) = 1 / (1 + e⁻ˣ) turns any number into one between 0 and 1, and its derivative is cheap
+    once its value is there: σ′ = σ (1 − σ). In σ(kx) the factor k sets the steepness: the slope at 0 is k/4, and the
+    larger k is, the more the function is like a step. It has many relatives. All rise from one limit to the other;
+    they differ in how fast they reach it, and so in how soon a unit stops learning. Each derivative is checked against
+    a difference quotient.
+    """
+    x = np.linspace(-6, 6, 240)  # an even number: 0, where the slope of softsign has a kink, is not among them
+    show(lab_plots.sigmoid_figure(x, Mlp.sigmoid(x), Mlp.sigmoid_derivative(x)), "sigmoid")
+    print(f"σ(0) = {Mlp.sigmoid(0):g}, σ'(0) = {Mlp.sigmoid_derivative(0):g}, its largest value")
+
+    print("\nσ(kx)   slope at 0   above 0.99 from x =")
+    for k in STEEPNESSES:
+        print(f"k = {k:<4}{k * Mlp.sigmoid_derivative(0):>10g}{math.log(99) / k:>16.2f}")
+    show(lab_plots.sigmoid_steepness_figure(x, STEEPNESSES), "sigmoid-steepness")
+
+    print("\n{:<14}{:<26}{:>12}".format("sigmoid", "formula", "largest |f′ − difference quotient|"))
+    differences = {}
+    for name, one in SIGMOIDS.items():
+        differences[name] = float(abs(one.derivative(x) - numerical_derivative(one.value, x)).max())
+        print(f"{name:<14}{one.formula:<26}{differences[name]:>12.1e}")
+    show(lab_plots.sigmoid_family_figure(SIGMOIDS), "sigmoid-family")
+    show(lab_plots.sigmoid_tails_figure(SIGMOIDS), "sigmoid-tails")
+    return differences
 
 
 # ---- 2. Automatic differentiation ----
@@ -329,8 +449,7 @@ def descend_by_autograd(X: np.ndarray, y: np.ndarray, loss: Callable[..., Any], 
         (gradient,) = torch.autograd.grad(total, w)
         with torch.no_grad():
             w -= step * gradient
-    weights, losses = zip(*course, strict=True)
-    return Course(np.array(weights), np.array(losses))
+    return Course.of(course)
 
 
 class Derivatives(NamedTuple):
@@ -371,7 +490,7 @@ def derivative_of(formula: str, function: Graph, derivative: Callable, at: float
     """The derivative of one function in the three ways, its graph printed node by node, and drawn."""
     nodes = graph(function, at)
     by_hand, by_autograd = float(derivative(np.array(at))), float(autograd_slope(function, np.array(at)))
-    print(f"f(x) = {formula}   at x = {at}")
+    print(f"{'exercise 8, ' if function is second_function else ''}f(x) = {formula}   at x = {at}")
     print(f"  {'node':<12}{'value':>10}{'∂f/∂node':>12}   local derivatives")
     for node in nodes.values():
         local = ", ".join(f"∂{node.formula[0]}/∂{parent} = {d:.5f}" for parent, d in node.local.items())
@@ -395,35 +514,34 @@ def autograd_in_place_of_formulas() -> dict[str, float]:
 
     X, y = generate_data(n=40, means=[[2, 1], [1, 0]])
     x, t = line_data()
-    regression = Mlp([1, 1], output="identity", init="zeros")
     pairs = {
         "linear unit": (
             descend_by_autograd(X, y, cross_entropy, 0.1, steps=20),
-            descend(new_linear_unit(), X[:, 1:], y, 0.1, batches(len(X), len(X), epochs=20)),
+            descend(new_linear_unit(), X[:, 1:], y, 0.1, 20 * [ALL]),
         ),
         "linear regression": (
             descend_by_autograd(x, t, squared_error, 0.1 / len(x), steps=300),
-            descend(regression, x[:, 1:], t, 0.1 / len(x), batches(len(x), len(x), epochs=300)),
+            descend(new_linear_regression(), x[:, 1:], t, 0.1 / len(x), 300 * [ALL]),
         ),
     }
     differences = {}
-    for name, (by_autograd, by_kernels) in pairs.items():
+    for exercise, (name, (by_autograd, by_kernels)) in enumerate(pairs.items(), start=9):
         differences[name] = float(abs(by_autograd.weights - by_kernels.weights).max())
-        print(
-            f"{name} by autograd: loss {by_autograd.losses[-1]:.6f} after {len(by_autograd.losses) - 1} steps; "
-            f"weights differ from the kernels' by {differences[name]:.1e} at most"
-        )
+        steps, loss = len(by_autograd.losses) - 1, by_autograd.losses[-1]
+        print(f"exercise {exercise}, {name} by autograd: loss {loss:.6f} after {steps} steps;")
+        print(f"  weights differ from the kernels' by {differences[name]:.1e} at most")
     return differences
 
 
 def autodiff(show: Show, quick: bool = False) -> Autodiff:
-    """Derivatives that nobody has to write down.
+    """Exercises 8, 9, 10: derivatives that nobody has to write down.
 
     A program that computes a function is a graph of simple operations, and for each of those the derivative is known.
     The chain rule does the rest: beginning at f, each node's ∂f/∂node is the sum over its children of the child's own,
-    times one local derivative. PyTorch records the graph as the program runs, and then does just that. For two
-    functions the result at x = 0.2 is compared with the derivative worked out by hand; then autograd takes the place
-    of the hand-written gradients of the linear unit and of linear regression.
+    times one local derivative. PyTorch records the graph as the program runs, and then does just that. For the
+    lab's function and, in exercise 8, for a second one the result at x = 0.2 is compared with the derivative worked out
+    by hand, and the graph is drawn. Then autograd takes the place of the hand-written gradients, of the linear unit
+    in exercise 9 and of linear regression in exercise 10.
     """
     at = 0.2
     derivatives = [
@@ -488,9 +606,12 @@ def train_as_the_lab_does(model: "torch.nn.Module", name: str, show: Show, quick
 
 
 def torch_mlp(show: Show, quick: bool = False) -> "TorchHistory":
-    """An MLP in PyTorch.
+    """Exercise, MNIST: an MLP in PyTorch.
 
-    784 inputs, 100 hidden units with ReLU, 10 outputs; cross-entropy, SGD with learning rate 0.001 and momentum 0.9.
+    784 inputs, 100 hidden units with ReLU, 10 outputs; cross-entropy, SGD with learning rate 0.001 and momentum 0.9,
+    5 epochs in batches of 5. A step has four lines: the old gradients are cleared, the loss is computed, autograd goes
+    backwards from it, and the optimiser changes the weights. The loss is printed as the mean of each 2,000 batches,
+    with the epoch and the batch in brackets before it; at the end, the accuracy on the test images.
     """
     import torch
 
@@ -501,10 +622,11 @@ def torch_mlp(show: Show, quick: bool = False) -> "TorchHistory":
 
 
 def torch_cnn(show: Show, quick: bool = False) -> "TorchHistory":
-    """A convolutional network in PyTorch.
+    """Exercise, MNIST: a convolutional network in PyTorch.
 
     Two convolutions, each with max-pooling and ReLU, and two linear layers, with dropout before the second convolution
     is pooled and before the last layer. It has a third of the MLP's parameters and sees that an image is an image.
+    It is trained as the MLP is.
     """
     import torch
 
@@ -515,10 +637,11 @@ def torch_cnn(show: Show, quick: bool = False) -> "TorchHistory":
 
 
 def mixer(show: Show, quick: bool = False) -> "TorchHistory":
-    """A recent paper's architecture: the MLP-Mixer.
+    """Advanced exercise: a recent paper's architecture, the MLP-Mixer.
 
     Images are cut into patches; blocks of two MLPs each mix first over the patches, then over the channels of each
     patch (Tolstikhin et al., NeurIPS 2021). There is neither convolution nor attention in it, only MLPs.
+    It is trained as the other two are.
     """
     import torch
 
@@ -526,6 +649,20 @@ def mixer(show: Show, quick: bool = False) -> "TorchHistory":
 
     torch.manual_seed(0)
     return train_as_the_lab_does(TorchMixer(), "mixer", show, quick)
+
+
+def one_image(show: Show, quick: bool = False) -> int:
+    """Exercise, MNIST: one image drawn with its label.
+
+    An image of MNIST is a row of 784 numbers from 0 (background) to 255 (ink), row by row from its top left corner, and
+    its label is the digit that somebody meant to write. To look at one, the row is folded into 28 × 28 pixels again.
+    """
+    data = mnist()
+    image, label = data.train_images[0], int(data.train_labels[0])
+    print(f"the first of {len(data.train_images):,} training images: {len(image)} pixels")
+    print(f"values from {image.min()} to {image.max()}; {np.mean(image > 0):.1%} of the pixels have ink; label {label}")
+    show(lab_plots.one_image_figure(image, label), "one-image")
+    return label
 
 
 # ---- 4. The MLP from scratch ----
@@ -547,8 +684,18 @@ class Scratch(NamedTuple):
     test_accuracy: float
 
 
+def train_from_scratch(X: np.ndarray, Y: np.ndarray, iterations: int, at_once: int) -> tuple[Mlp, list[float]]:
+    """The lab's class, and the error after each iteration, printed after so many at a time."""
+    mlp = Mlp([784, 100, 10])
+    errors: list[float] = []
+    for _ in range(iterations // at_once):
+        mlp.train(X, Y, iterations=at_once, errors=errors)
+        print(f"iteration {len(errors):3d}   ½ mean squared error {errors[-1]:.5f}")
+    return mlp, errors
+
+
 def scratch_mlp(show: Show, quick: bool = False) -> Scratch:
-    """The multilayer perceptron from scratch learns digits.
+    """Exercise: the multilayer perceptron from scratch learns digits.
 
     The lab's own class and its own run: 10,000 images with raw pixels from 0 to 255, sigmoids in both layers, weights
     drawn from NumPy's global generator, and 400 iterations, each over all images and with steps of size 1. After each
@@ -559,14 +706,9 @@ def scratch_mlp(show: Show, quick: bool = False) -> Scratch:
     np.random.seed(123)  # noqa: NPY002 (the lab's own draws)
     chosen = np.random.choice(range(60_000), size=images)  # noqa: NPY002
     X, labels = data.train_images[chosen], data.train_labels[chosen]
-    Y = np.eye(10)[labels]
-
-    mlp = Mlp([784, 100, 10])
-    errors: list[float] = []
-    while len(errors) < iterations:
-        mlp.train(X, Y, iterations=at_once, errors=errors)
-        print(f"iteration {len(errors):3d}   ½ mean squared error {errors[-1]:.5f}")
-    accuracy, test_accuracy = mlp.score(X, Y), mlp.score(data.test_images, data.test_labels)
+    mlp, errors = train_from_scratch(X, np.eye(10)[labels], iterations, at_once)
+    accuracy = float(np.mean(mlp.classify(X) == labels))
+    test_accuracy = float(np.mean(mlp.classify(data.test_images) == data.test_labels))
     print(f"accuracy on the {images:,} training images: {accuracy:.2%}")
     print(f"accuracy on the {len(data.test_images):,} test images: {test_accuracy:.2%}")
 
@@ -656,7 +798,7 @@ def bias_of_a_linear_unit() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarra
 
 
 def extras(show: Show, quick: bool = False) -> dict[str, dict[str, Extra]]:
-    """What a bias, an activation, an initialisation and an optimiser each do.
+    """Extra exercises: bias or none, activation, initialisation, optimiser.
 
     A network with two hidden layers learns the digits of scikit-learn (8 × 8 pixels), with one thing changed at a
     time and with several seeds. Then the bias again, where one can see what it is for: without one, the line of a
@@ -679,16 +821,35 @@ def extras(show: Show, quick: bool = False) -> dict[str, dict[str, Extra]]:
 
 Part = Callable[[Show, bool], Any]
 
-#: name -> part, in the lab's order; the first line of its docstring is its title.
+#: name -> part, in the order of the exercises. The first line of its docstring names its exercise and is its title, the
+#: rest explains it.
 PARTS: dict[str, Part] = {
-    "sigmoid": sigmoid,
+    "derivations": derivations,
     "linear-unit": linear_unit,
     "minibatch": minibatch,
     "linear-regression": linear_regression,
+    "sigmoid": sigmoid,
     "autodiff": autodiff,
     "torch-mlp": torch_mlp,
     "torch-cnn": torch_cnn,
     "mixer": mixer,
+    "one-image": one_image,
     "scratch-mlp": scratch_mlp,
     "extras": extras,
+}
+
+#: name of a part -> the few functions that matter in it, "module:name".
+CODE: dict[str, list[str]] = {
+    "derivations": ["fastmlp.lab:loss_i", "fastmlp.lab:grad_loss_i", "fastmlp.lab:quotients"],
+    "linear-unit": ["fastmlp.lab:loss_i", "fastmlp.lab:grad_loss_i", "fastmlp.lab:descend_point_by_point"],
+    "minibatch": ["fastmlp.lab:random_subsets", "fastmlp.lab:descend"],
+    "linear-regression": ["fastmlp.lab:new_linear_regression", "fastmlp.lab:descend"],
+    "sigmoid": ["fastmlp.sigmoids:logistic", "fastmlp.sigmoids:logistic_derivative", "fastmlp.sigmoids:smoothstep"],
+    "autodiff": ["fastmlp.lab:second_function", "fastmlp.lab:second_derivative", "fastmlp.lab:descend_by_autograd"],
+    "torch-mlp": ["fastmlp.lab:torch_mlp", "fastmlp.torch_training:LabPipeline.train_epoch"],
+    "torch-cnn": ["fastmlp.torch_models:TorchCnn.__init__", "fastmlp.torch_models:TorchCnn.forward"],
+    "mixer": ["fastmlp.torch_models:MixerBlock.forward", "fastmlp.torch_models:TorchMixer.forward"],
+    "one-image": ["fastmlp.lab_plots:one_image_figure"],
+    "scratch-mlp": ["fastmlp.lab:train_from_scratch"],
+    "extras": ["fastmlp.lab:extra"],
 }

@@ -27,6 +27,8 @@ SETUP = """\
 %config InlineBackend.print_figure_kwargs = {{"bbox_inches": None}}
 from IPython.display import display
 
+from fastmlp.lab_run import code_of
+
 quick = {quick}  # True: the long parts are made short, to see that they work
 
 
@@ -36,7 +38,7 @@ def show(figure, name):
 HEADING = re.compile(r"^# ---- (.*) ----\n", flags=re.MULTILINE)
 
 #: What the last lines of the module are for the command line, and no part of the notebook.
-LEFT_OUT = ("Part", "PARTS")
+LEFT_OUT = ("Part", "PARTS", "CODE")
 
 
 def cells(source: str, parts: dict[str, str], quick: bool) -> Iterator[tuple[str, str]]:
@@ -88,6 +90,9 @@ def part_cells(node: ast.FunctionDef, code: str, part: str) -> Iterator[tuple[st
     docstring = ast.get_source_segment("\n" * (node.lineno - 1) + code.strip(), node.body[0])
     assert docstring is not None
     yield "code", re.sub(r"\n *" + re.escape(docstring), "", code.strip())
+    for name in lab.CODE.get(part, []):
+        if not name.startswith(f"{lab.__name__}:"):  # what is in the lab itself has its own cell
+            yield "code", f'print(code_of("{name}"))'
     yield "code", f"{node.name}(show, quick);"
 
 

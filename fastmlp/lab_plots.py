@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastmlp.plots import from_zero
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -31,6 +33,9 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#56b4e9", "linestyle": (0, (1, 2))},
 )
 
+#: What horizontal axes count; these have whole numbers only.
+COUNTED = ("epoch", "step", "update", "iteration")
+
 #: The plane is drawn from -6 to 6, and further where points lie beyond.
 EDGE = 6.0
 
@@ -50,13 +55,27 @@ def new_sheet(rows: int, columns: int, width: float, height: float, title: str) 
 
 
 def name_axes(ax: "Axes", title: str, x: str, y: str) -> None:
-    """Title, names of the axes, and a grid behind everything."""
+    """Title, names of the axes, whole numbers along what is counted, and a grid behind everything."""
+    from matplotlib.ticker import MaxNLocator
+
+    if x in COUNTED:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set_title(title, fontsize=11)
     ax.set_xlabel(x, fontsize=10)
     ax.set_ylabel(y, fontsize=10)
     ax.grid(color="0.9")
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def logarithmic_losses(ax: "Axes") -> None:
+    """A logarithmic vertical axis, for losses that begin by leaping: 10, 20, 50, 100 …"""
+    from matplotlib.ticker import LogLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
 
 
 def shade(part: float) -> str:
@@ -125,7 +144,7 @@ def plot_direction(ax: "Axes", X: np.ndarray, w: np.ndarray) -> None:
     """An arrow of length 1.5 along (w₁, w₂), from the line's point that is nearest to the middle of the points."""
     normal, middle = w[1:] / np.hypot(*w[1:]), X[:, 1:].mean(axis=0)
     start = middle - (w[0] / np.hypot(*w[1:]) + normal @ middle) * normal
-    ax.arrow(*start, *(1.5 * normal), color="black", width=0.06, head_width=0.4, length_includes_head=True, zorder=4)
+    ax.arrow(*start, *(1.5 * normal), color="black", width=0.04, head_width=0.3, length_includes_head=True, zorder=4)
 
 
 # ---- sigmoids ----
@@ -146,6 +165,23 @@ def sigmoid_figure(x: np.ndarray, value: np.ndarray, slope: np.ndarray) -> "Figu
     return figure
 
 
+def sigmoid_steepness_figure(x: np.ndarray, steepnesses: Sequence[float]) -> "Figure":
+    """The sigmoids σ(kx) for several k, and their derivatives k σ (1 − σ)."""
+    from fastmlp.sigmoids import logistic, logistic_derivative
+
+    figure, axes = new_sheet(1, 2, 5.0, 3.6, "The logistic sigmoid for several steepnesses k")
+    left, right = axes[0]
+    for k, style in zip(steepnesses, STYLES, strict=False):
+        left.plot(x, logistic(k * x), linewidth=2, label=f"k = {k:g}", **style)
+        right.plot(x, k * logistic_derivative(k * x), linewidth=2, label=f"k = {k:g}", **style)
+    name_axes(left, "Value", "x", "σ(kx)")
+    name_axes(right, "Derivative", "x", "k σ(kx) (1 − σ(kx))")
+    for ax in (left, right):
+        ax.set_xlim(-6, 6)
+        ax.legend(loc="upper left")
+    return figure
+
+
 def sigmoid_family_figure(family: "Mapping[str, Sigmoid]") -> "Figure":
     """Each sigmoid with its derivative, and the difference quotient as dots on it."""
     from fastmlp.sigmoids import numerical_derivative
@@ -162,7 +198,7 @@ def sigmoid_family_figure(family: "Mapping[str, Sigmoid]") -> "Figure":
         name_axes(ax, f"{name}:  {one.formula}", "x", "f(x), f′(x)")
         ax.set(xlim=(-6, 6), ylim=(-1.75, 2.1))
     for ax in axes.flat[len(family) :]:
-        ax.set_visible(False)
+        ax.remove()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -182,8 +218,7 @@ def sigmoid_tails_figure(family: "Mapping[str, Sigmoid]") -> "Figure":
     name_axes(right, "Distance from the limit", "x", "1 − f(x)")
     left.set(xlim=(-5, 5), ylim=(-1.08, 1.08))
     right.set(xlim=(0, 8), ylim=(1e-4, 1.2))
-    left.legend(loc="upper left", fontsize=8, handlelength=3.5)
-    right.legend(loc="lower right", fontsize=8, handlelength=3.5)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=9, handlelength=3.5)
     return figure
 
 
@@ -198,23 +233,28 @@ def linear_unit_steps_figure(X: np.ndarray, y: np.ndarray, weights: np.ndarray, 
     figure, axes = new_sheet(
         rows, columns, 2.5, 2.6, "The linear unit learns: its boundary after each step, the arrow along $(w_1, w_2)$"
     )
-    for step, ax in enumerate(axes.flat, start=1):
-        if step > steps:
-            ax.set_visible(False)
-            continue
+    for ax in axes.flat[steps:]:
+        ax.remove()
+    for step, ax in enumerate(axes.flat[:steps], start=1):
         plot_perceptron(ax, X, y, weights[step])
         ax.set_title(f"step {step}, loss {losses[step]:.2f}", fontsize=9)
-        tidy_panel(ax, axes, X, half_width=3.5)
+        tidy_panel(ax, axes, X)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def tidy_panel(ax: "Axes", axes: np.ndarray, X: np.ndarray, half_width: float) -> None:
+def look_near(ax: "Axes", X: np.ndarray) -> None:
+    """Look at the points from near by, with room about them for the line and its arrow; axes stay equal."""
+    low, high = X[:, 1:].min(axis=0), X[:, 1:].max(axis=0)
+    middle, half_width = (low + high) / 2, (high - low).max()
+    ticks = [np.arange(np.ceil(m - half_width), np.floor(m + half_width) + 1) for m in middle]
+    ax.set(xlim=middle[0] + half_width * np.array([-1, 1]), ylim=middle[1] + half_width * np.array([-1, 1]))
+    ax.set(xticks=ticks[0], yticks=ticks[1])
+
+
+def tidy_panel(ax: "Axes", axes: np.ndarray, X: np.ndarray) -> None:
     """Small panels look at the points from near by, and only those at the edge of the sheet name their axes."""
-    x1, x2 = X[:, 1:].mean(axis=0).round()
-    ax.set(xlim=(x1 - half_width, x1 + half_width), ylim=(x2 - half_width, x2 + half_width))
-    ax.set_xticks([x1 - 2, x1, x1 + 2])
-    ax.set_yticks([x2 - 2, x2, x2 + 2])
+    look_near(ax, X)
     if ax not in axes[-1]:
         ax.set_xlabel("")
         ax.tick_params(labelbottom=False)
@@ -232,30 +272,44 @@ def linear_unit_figure(X: np.ndarray, y: np.ndarray, weights: np.ndarray, losses
     for step in range(1, steps):
         label = "after earlier steps, light to dark" if step == steps // 2 else None
         plot_boundary(left, weights[step], color=shade(step / steps), linewidth=0.9, zorder=1, label=label)
+    look_near(left, X)
     left.set_title("Boundary", fontsize=11)
-    left.legend(loc="lower left", fontsize=8)
+    left.legend(loc="upper left", fontsize=8)
     right.plot(losses, marker="o", markersize=4, label="sum over the samples", **STYLES[0])
     name_axes(right, "Loss", "step", "cross-entropy (nats)")
-    right.set_ylim(bottom=0)
-    right.set_xticks(range(0, steps + 1, 4))
+    logarithmic_losses(right)
     right.legend()
     return figure
 
 
-def minibatch_boundaries_figure(X: np.ndarray, y: np.ndarray, weights: Mapping[str, np.ndarray]) -> "Figure":
-    """The line after each of the first eight updates, a row for each way to take the samples."""
-    updates = 8
-    figure, axes = new_sheet(len(weights), updates, 1.95, 2.15, "The boundary after each of the first eight updates")
-    for row, (name, course) in zip(axes, weights.items(), strict=True):
-        for update, ax in enumerate(row, start=1):
-            if update < len(course):
-                plot_perceptron(ax, X, y, course[update])
-                ax.set_title(f"update {update}", fontsize=9)
-                tidy_panel(ax, axes, X, half_width=4)
-            else:  # a short run
-                ax.set_visible(False)
-        row[0].set_ylabel(f"{name}\n$x_2$", fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+def minibatch_boundaries_figure(
+    X: np.ndarray, y: np.ndarray, mini: np.ndarray, full: np.ndarray, subsets: np.ndarray
+) -> "Figure":
+    """The line after each update, a panel an update: the mini-batch's, whose samples are ringed, and the full batch's.
+
+    Parameters
+    ----------
+    X : ndarray [n, 3]
+    y : ndarray [n, 1]
+    mini, full : ndarray [updates + 1, 3]
+        Weights before the first update and after each; as many are drawn as the shorter run has.
+    subsets : ndarray of int [updates, size]
+        The samples of each of the mini-batch's updates.
+    """
+    columns = 5
+    updates = min(len(mini), len(full)) - 1
+    title = f"The first {updates} updates of a random mini-batch, beside as many of the full batch"
+    figure, axes = new_sheet(-(-updates // columns), columns, 2.5, 2.6, title)
+    for ax in axes.flat[updates:]:
+        ax.remove()
+    for update, ax in enumerate(axes.flat[:updates], start=1):
+        plot_perceptron(ax, X, y, mini[update])
+        plot_boundary(ax, full[update], color="black", linestyle="--", linewidth=1.2, label="full batch's boundary")
+        ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": "black"}
+        ax.plot(*X[subsets[update - 1], 1:].T, linestyle="none", label="drawn for this update", **ring)
+        ax.set_title(f"update {update}", fontsize=9)
+        tidy_panel(ax, axes, X)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
@@ -273,9 +327,7 @@ def minibatch_losses_figure(losses: Mapping[str, np.ndarray], epochs: int) -> "F
     name_axes(right, "For the same number of updates", "update", "cross-entropy of all samples (nats)")
     right.set_xscale("log")
     for ax in (left, right):
-        ax.set_yscale("log")
-        ax.set_yticks([20, 50, 100, 200], labels=["20", "50", "100", "200"])
-        ax.yaxis.set_minor_formatter("")
+        logarithmic_losses(ax)
         ax.legend()
     return figure
 
@@ -372,7 +424,8 @@ def loss_curve_figure(
     marker = "o" if len(losses) <= 80 else None
     axes[0, 0].plot(x, losses, linewidth=1.8, marker=marker, markersize=3.5, label="training", **STYLES[0])
     name_axes(axes[0, 0], subtitle, count, quantity)
-    axes[0, 0].set_ylim(bottom=0)
+    from_zero(axes[0, 0])
+    axes[0, 0].set_xlim(left=0)
     axes[0, 0].legend()
     return figure
 
@@ -391,13 +444,24 @@ def digits_figure(images: np.ndarray, labels: np.ndarray, said: np.ndarray, titl
     rows = -(-len(images) // columns)
     figure, axes = new_sheet(rows, columns, 1.15, 1.35, title or "Test images, and what the network says they are")
     for ax in axes.flat[len(images) :]:
-        ax.set_visible(False)
+        ax.remove()
     for ax, image, label, answer in zip(axes.flat, images, labels, said, strict=False):
         ax.imshow(image.reshape(side, side), cmap="gray_r")
         ax.set(xticks=[], yticks=[])
         right = label == answer
         ax.set_title(f"{answer}" if right else f"{answer} (is {label})", fontsize=10, weight=None if right else "bold")
         ax.spines[:].set(color="0.7" if right else "black", linewidth=0.8 if right else 2.5)
+    return figure
+
+
+def one_image_figure(image: np.ndarray, label: int) -> "Figure":
+    """An image, given as one row of pixels, with its label above it."""
+    side = round(len(image) ** 0.5)
+    figure, axes = new_sheet(1, 1, 4.8, 3.8, f"label: {label}")
+    shown = axes[0, 0].imshow(image.reshape(side, side), cmap="gray_r")
+    name_axes(axes[0, 0], f"{side} × {side} pixels", "column", "row")
+    axes[0, 0].grid(False)
+    figure.colorbar(shown, label="value of the pixel", fraction=0.046)
     return figure
 
 
@@ -429,7 +493,8 @@ def draw_errors(ax: "Axes", row: "Mapping[str, Extra]") -> None:
         errors = 100 * (1 - found.accuracies)
         ax.plot(errors, np.full(len(errors), place), "|", color="0.35", markersize=14, markeredgewidth=1.4)
         ax.plot(errors.mean(), place, "o", color="black", markersize=7)
-        ax.text(1.1 * errors.mean(), place - 0.2, f"{errors.mean():.1f}", fontsize=9)
+        above = {"xytext": (4, 8), "textcoords": "offset points"}
+        ax.annotate(f"{errors.mean():.1f}", (errors.mean(), place), fontsize=9, **above)
         ax.text(0.03, place, name, va="center", fontsize=9)  # few errors are below 1 %: there is room
     ax.set_xscale("symlog", linthresh=1)
     ax.set(xlim=(0, 220), ylim=(len(row) - 0.5, -0.6), yticks=[])

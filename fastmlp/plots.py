@@ -66,7 +66,7 @@ def history_figure(
     if history.validated:
         draw_curve(axes[0], history.val_loss, accuracy_of, HELD_OUT)
     finish_axes(axes[0], "Loss", epoch_name, loss_name, len(history))
-    axes[0].set_ylim(bottom=0)
+    from_zero(axes[0])
     axes[0].legend(loc="upper right")
 
     if with_accuracy:
@@ -112,6 +112,11 @@ def finish_axes(axes: "Axes", title: str, epoch_name: str, quantity: str, epochs
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def from_zero(axes: "Axes") -> None:
+    """The vertical axis from 0, with room above the highest point, so that its marker is drawn whole."""
+    axes.set_ylim(0, 1.06 * max(axes.dataLim.y1, 1e-12))
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:

@@ -29,18 +29,36 @@ needs_mnist = pytest.mark.skipif("FASTMLP_DATA" not in os.environ, reason="FASTM
 
 #: part -> the pictures that it shows, in order
 PICTURES = {
-    "sigmoid": ["sigmoid", "sigmoid-family", "sigmoid-tails"],
+    "derivations": [],
     "linear-unit": ["linear-unit-steps", "linear-unit"],
     "minibatch": ["minibatch-boundaries", "minibatch-losses"],
     "linear-regression": ["linear-regression"],
+    "sigmoid": ["sigmoid", "sigmoid-steepness", "sigmoid-family", "sigmoid-tails"],
     "autodiff": ["autodiff-graph-1", "autodiff-graph-2", "autodiff-derivatives"],
     "torch-mlp": ["torch-mlp-loss", "torch-mlp-digits"],
     "torch-cnn": ["torch-cnn-loss", "torch-cnn-digits"],
     "mixer": ["mixer-loss", "mixer-digits"],
+    "one-image": ["one-image"],
     "scratch-mlp": ["scratch-mlp-loss", "scratch-mlp-digits"],
     "extras": ["extras", "extras-bias"],
 }
-WITH_MNIST = ("torch-mlp", "torch-cnn", "mixer", "scratch-mlp")
+WITH_MNIST = ("torch-mlp", "torch-cnn", "mixer", "one-image", "scratch-mlp")
+
+#: part -> what its title says of its exercise
+EXERCISES = {
+    "derivations": "Exercises 1, 2, 3: ",
+    "linear-unit": "Exercise 4: ",
+    "minibatch": "Exercise 5: ",
+    "linear-regression": "Exercise 6: ",
+    "sigmoid": "Exercise 7: ",
+    "autodiff": "Exercises 8, 9, 10: ",
+    "torch-mlp": "Exercise, MNIST: an MLP",
+    "torch-cnn": "Exercise, MNIST: a convolutional network",
+    "mixer": "Advanced exercise: a recent paper's architecture",
+    "one-image": "Exercise, MNIST: one image drawn with its label",
+    "scratch-mlp": "Exercise: the multilayer perceptron from scratch",
+    "extras": "Extra exercises: bias or none, activation, initialisation, optimiser",
+}
 
 
 class Ran:
@@ -82,7 +100,18 @@ def one_thread_for_torch():
 
 def test_the_parts_are_the_labs():
     assert list(lab.PARTS) == list(PICTURES)
-    assert all(lab_run.titles().values())
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_each_part_names_its_exercise_and_explains_itself(name):
+    assert lab_run.titles()[name].startswith(EXERCISES[name])
+    assert lab_run.explanation(name).count(". ") + lab_run.explanation(name).count(".\n") >= 1  # some sentences
+    shown = [lab_run.code_of(function) for function in lab.CODE[name]]
+    assert shown
+    for code in shown:
+        (function,) = ast.parse(code).body
+        assert ast.get_docstring(function) is None
+        assert len(code.splitlines()) < 30
 
 
 @pytest.mark.parametrize("name", [n if n not in WITH_MNIST else pytest.param(n, marks=needs_mnist) for n in PICTURES])
@@ -92,6 +121,8 @@ def test_each_part_runs_and_its_pictures_are_fit_to_be_shown(name, run):
     assert list(ran.figures) == PICTURES[name]
     for picture, figure in ran.figures.items():
         figure.canvas.draw()
+        for axes in figure.axes:
+            are_drawn_whole(axes, picture)
         grey = np.asarray(figure.canvas.buffer_rgba())[:, :, :3].mean(axis=2)
         inked = np.mean(grey < 200)
         assert 0.003 < inked < 0.5, f"{picture} is blank, or black"
@@ -112,6 +143,32 @@ def test_each_part_runs_and_its_pictures_are_fit_to_be_shown(name, run):
                 assert box.y1 <= height + 1
 
 
+def are_drawn_whole(axes, picture):
+    """A panel has something on it, its markers are whole, its points not squeezed, and what it counts is whole."""
+    assert axes.has_data() or axes.texts, f"{picture} has a blank panel"
+    if axes.get_xlabel() in ("epoch", "step", "iteration", "update") and axes.get_xscale() == "linear":
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks == [round(tick) for tick in ticks], f"{picture}: {ticks}"
+        assert len(ticks) > 1
+    for line in axes.lines:
+        if line.get_marker() in ("o", "x") and line.get_clip_on():
+            points = axes.transData.transform(np.column_stack(line.get_data()))
+            inside = axes.bbox.padded(-line.get_markersize() / 2 * axes.figure.dpi / 72)
+            assert points[:, 1].max() <= inside.y1, f"{picture}: a marker is cut off"
+            assert points[:, 1].min() >= inside.y0, f"{picture}: a marker is cut off"
+    classes = [line for line in axes.lines if line.get_label() in ("class 0", "class 1")]
+    if classes and not picture.startswith("extras"):  # there the origin belongs to the picture
+        points = np.hstack([line.get_data() for line in classes])
+        widths = np.ptp(points, axis=1) / [np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())]
+        assert widths.max() > 0.4, f"{picture}: the points are squeezed into {widths}"
+
+
+def test_no_column_of_a_table_is_printed_twice(run):
+    (headings,) = (line.split() for line in run("minibatch").printed.splitlines() if line.startswith("batch size"))
+    assert headings == ["batch", "size", "0", "1", "2", "3", "4", "5"]
+
+
 def any_label(figure, axes):
     """Whether a panel names its axes, or stands in a grid whose outer panels do."""
     last_row = axes.get_subplotspec().is_last_row()
@@ -119,6 +176,42 @@ def any_label(figure, axes):
 
 
 # ---- the linear unit ----
+
+
+def test_the_gradient_of_the_linear_unit_agrees_with_difference_quotients(run):
+    ran = run("derivations")
+    assert [name[: len("exercise 1")] for name in ran.found] == ["exercise 1", "exercise 2", "exercise 3"]
+    assert max(ran.found.values()) < 1e-7
+    ratios = ran.numbers(r"(?m)^(?:0\.0\d*1|1e-05) .* (\S+)$")
+    assert len(ratios) == 4
+    assert ratios[-1] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("y", [0.0, 1.0])
+@pytest.mark.parametrize("z", [-800.0, -3.0, 0.0, 0.5, 800.0])
+def test_loss_and_gradient_of_a_single_point(y, z):
+    w, x = np.array([z - 2, 1.0, 0.5]), np.array([1.0, 1.0, 2.0])
+    with np.errstate(all="ignore"):
+        p = 1 / (1 + np.exp(-z))
+        # -ln σ(z) = ln(1 + e^-z), which is -z where e^-z is too large
+        loss = max(0.0, -z if y else z) + math.log1p(math.exp(-abs(z)))
+        assert lab.loss_i(w, x, y) == pytest.approx(loss, rel=1e-13)
+        np.testing.assert_allclose(lab.grad_loss_i(w, x, y), -(y - p) * x, rtol=1e-13)
+
+
+def test_the_kernels_take_the_steps_of_the_sum_over_points(run):
+    (difference,) = run("linear-unit").numbers(r"weights differ by (\S+) at most")
+    assert difference < 1e-12
+
+
+def test_the_sigmoid_is_drawn_for_several_steepnesses(run):
+    left, right = run("sigmoid").figures["sigmoid-steepness"].axes
+    assert len(left.lines) == len(lab.STEEPNESSES) >= 3
+    for k, value, slope in zip(lab.STEEPNESSES, left.lines, right.lines, strict=True):
+        x = value.get_xdata()
+        np.testing.assert_allclose(value.get_ydata(), 1 / (1 + np.exp(-k * x)), rtol=1e-13)
+        quotient = numerical_derivative(lambda x, k=k: 1 / (1 + np.exp(-k * x)), x)
+        np.testing.assert_allclose(slope.get_ydata(), quotient, rtol=0, atol=1e-9)
 
 
 def test_sigmoid_is_drawn_with_its_derivative_over_the_labs_range(run):
@@ -203,13 +296,36 @@ def on_line(w, line):
 def test_each_way_to_take_the_samples_is_a_plain_programs(name, size, run):
     ran = run("minibatch")
     X, y = data.generate_data(n=40, means=[[2, 1], [1, 0]])
-    batches = [slice(i, i + size) for _ in range(5) for i in range(0, 80, size)]
+    batches = lab.random_subsets(80, size, 5 * 80 // size)
     weights, losses = plain_linear_unit(X, y, batches)
     np.testing.assert_allclose(ran.found[name].weights, weights, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(ran.found[name].losses, losses, rtol=1e-9)
 
 
-def test_all_epochs_in_one_call_of_the_kernels_are_the_same(run):
+def test_each_update_draws_its_subset_anew():
+    subsets = lab.random_subsets(80, 10, 40)
+    assert subsets.shape == (40, 10)
+    assert all(len(set(subset)) == 10 for subset in subsets.tolist())
+    assert len({tuple(sorted(subset)) for subset in subsets.tolist()}) == 40
+    assert len(set(subsets[:8].ravel().tolist())) < 80  # not the parts of a shuffled epoch
+    assert set(subsets.ravel()) == set(range(80))
+
+
+def test_after_each_update_both_lines_and_the_subset_are_drawn(run):
+    ran = run("minibatch")
+    X, _ = data.generate_data(n=40, means=[[2, 1], [1, 0]])
+    panels = ran.figures["minibatch-boundaries"].axes
+    assert len(panels) == 5
+    subsets = lab.random_subsets(80, 10, 40)
+    for update, panel in enumerate(panels, start=1):
+        lines = {line.get_label(): line for line in panel.lines}
+        assert on_line(ran.found["mini-batch of 10"].weights[update], lines["boundary, p = ½"])
+        assert on_line(ran.found["full batch"].weights[update], lines["full batch's boundary"])
+        drawn = np.column_stack(lines["drawn for this update"].get_data())
+        assert np.array_equal(drawn, X[subsets[update - 1], 1:])
+
+
+def test_all_updates_in_one_call_of_the_kernels_are_the_same(run):
     differences = run("minibatch").numbers(r"differ by (\S+) at most")
     assert len(differences) == 3
     assert max(differences) < 1e-12
@@ -287,7 +403,7 @@ def test_autograd_in_place_of_formulas_agrees_with_the_kernels(run):
     assert max(ran.found.differences.values()) < 1e-6
     X, y = data.generate_data(n=40, means=[[2, 1], [1, 0]])
     _, losses = plain_linear_unit(X, y, [slice(None)] * 20)
-    (printed,) = ran.numbers(r"linear unit by autograd: loss (\S+) ")
+    (printed,) = ran.numbers(r"exercise 9, linear unit by autograd: loss (\S+) ")
     assert printed == pytest.approx(losses[-1], abs=1e-6)
 
 
@@ -335,8 +451,20 @@ def test_torch_parts_take_the_labs_settings(monkeypatch):
     }
 
 
+@needs_mnist
+def test_one_image_is_drawn_with_its_label(run):
+    ran = run("one-image")
+    (axes, _) = ran.figures["one-image"].axes
+    image = np.asarray(axes.images[0].get_array())
+    assert np.array_equal(image.ravel(), data.mnist().train_images[0])
+    assert image.shape == (28, 28)
+    assert ran.figures["one-image"].get_suptitle() == f"label: {data.mnist().train_labels[0]}" == "label: 5"
+
+
 def test_ctrl_c_in_a_training_ends_the_part(monkeypatch):
     monkeypatch.setattr(lab.Mlp, "fit", lambda *_, **__: History(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        lab.minibatch(lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         lab.linear_unit(lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
@@ -473,6 +601,8 @@ def test_the_command_lists_the_parts(capsys):
     assert cli.main(["lab"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(PICTURES)
+    for number in range(1, 11):
+        assert sum(bool(re.search(rf"Exercise.*\b{number}\b.*:", line)) for line in lines) == 1
 
 
 def test_the_command_runs_a_part_and_saves_its_pictures(tmp_path, capsys):
@@ -481,6 +611,9 @@ def test_the_command_runs_a_part_and_saves_its_pictures(tmp_path, capsys):
     path = tmp_path / "a" / "b" / "linear-regression.png"
     assert f"picture  {path}" in output
     assert "difference between descent and least squares" in output
+    assert "== linear-regression: Exercise 6: " in output
+    assert "half the squared error as its loss, is linear regression" in output  # the explanation
+    assert "def new_linear_regression() -> Mlp:" in output  # the code
     assert [*path.parent.iterdir()] == [path]
     with Image.open(path) as picture:
         assert picture.format == "PNG"
@@ -502,9 +635,27 @@ def test_all_runs_what_it_can_and_tells_what_is_lacking(tmp_path, capsys, monkey
     assert error == "error: second: MNIST was not found\n"
 
 
-@pytest.mark.parametrize("missing", ["torch", "torchvision"])
-def test_without_pytorch_its_parts_name_the_extra(missing, tmp_path):
-    code = f"""
+def test_what_several_parts_lack_is_told_once(tmp_path, capsys, monkeypatch):
+    def without_torch(show, quick):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    def without_data(show, quick):
+        raise DataNotFound("MNIST was not found")
+
+    parts = {"a": without_torch, "b": without_data, "c": without_torch, "d": without_data, "e": without_torch}
+    monkeypatch.setattr(lab_run, "PARTS", parts)
+    assert cli.main(["lab", "all", "--out", str(tmp_path)]) == 2
+    output, error = capsys.readouterr()
+    both = "error: a, c, e: torch is not installed: pip install 'fastmlp[torch]'; b, d: MNIST was not found\n"
+    assert error == both
+    assert output.count("it needs torch") == 1
+    assert output.count("MNIST was not found") == 1
+    assert output.count("not run, for the same reason as a\n") == 2
+
+
+def without(missing):
+    """A program that is the command on a machine where a package is not installed."""
+    return f"""
 import sys
 from fastmlp import cli
 
@@ -514,10 +665,30 @@ class NotInstalled:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name={missing!r})
 
 sys.meta_path.insert(0, NotInstalled)
+if sys.argv[2] == "all":
+    from fastmlp import lab_run
+
+    chosen = ("derivations", "autodiff", "torch-mlp", "torch-cnn", "mixer")
+    lab_run.PARTS = {{name: lab_run.PARTS[name] for name in chosen}}
 sys.exit(cli.main())
 """
+
+
+def test_all_parts_without_pytorch_say_so_once(tmp_path):
+    command = [sys.executable, "-c", without("torch"), "lab", "all", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "derivations took" in done.stdout
+    everything = done.stdout + done.stderr
+    assert everything.count("torch is not installed") == 1
+    assert everything.count("pip install") == 1
+    assert done.stderr.startswith("error: autodiff, torch-mlp, torch-cnn, mixer: torch is not installed")
+
+
+@pytest.mark.parametrize("missing", ["torch", "torchvision"])
+def test_without_pytorch_its_parts_name_the_extra(missing, tmp_path):
     part = "autodiff" if missing == "torch" else "torch-mlp"
-    command = [sys.executable, "-c", code, "lab", part, "--quick", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", without(missing), "lab", part, "--quick", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"error: {part}: {missing} is not installed")
@@ -553,6 +724,10 @@ def test_the_notebook_holds_all_of_the_lab():
         assert f"{part.__name__}(show, quick);" in code
         assert f"fastmlp lab {name}" in text
         assert f"## {lab_run.titles()[name]}" in text
+        assert lab_run.explanation(name) in text
+        for function in lab.CODE[name]:
+            if not function.startswith("fastmlp.lab:"):
+                assert f'print(code_of("{function}"))' in code
     assert made == lab_notebook.notebook()
 
 
