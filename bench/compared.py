@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastmlp.atomic import write_atomically
 from fastmlp.comparison import FORMAT, counted
-from fastmlp.modelfile import write_then_rename
 
 __all__ = ["BEGIN", "END", "main", "markdown"]
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{given.readme}: the table is not that of {given.result}", file=sys.stderr)
         return int(new != text)
     if new != text:
-        write_then_rename(given.readme, new.encode())
+        write_atomically(given.readme, new.encode())
     return 0
 
 

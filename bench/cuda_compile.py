@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from fastmlp.atomic import write_atomically
 from fastmlp.bench import machine, results
 from fastmlp.kernels.cuda.missing import load
 from fastmlp.kernels.cuda.variants import Variant
-from fastmlp.modelfile import write_then_rename
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 
@@ -571,7 +571,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if given.out is not None:
         results.save(described(rows), given.out, compact=True)
-        write_then_rename(given.out.with_suffix(".md"), (text + "\n").encode())
+        write_atomically(given.out.with_suffix(".md"), (text + "\n").encode())
     return int(any(row["faults"] for row in rows))
 
 

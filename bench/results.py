@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.atomic import write_atomically
 from fastmlp.bench.work import LAB_SHIFT, Work, operations
 
 __all__ = ["ONE_THREAD", "Figures", "SpeedUp", "fastest_of_family", "figures", "load", "save", "speed_up"]
@@ -20,7 +20,7 @@ LEVEL = 0.95  #: of its interval
 
 
 def save(result: dict[str, Any], path: str | os.PathLike[str], *, compact: bool = False) -> None:
-    """Write a result as JSON: to a temporary name in the same folder first, then renamed.
+    """Write a result as JSON, whole or not at all.
 
     Parameters
     ----------
@@ -33,13 +33,8 @@ def save(result: dict[str, Any], path: str | os.PathLike[str], *, compact: bool 
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
-        layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 1}
-        temporary.write_text(json.dumps(result, ensure_ascii=False, **layout) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 1}
+    write_atomically(path, f"{json.dumps(result, ensure_ascii=False, **layout)}\n".encode())
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -5,14 +5,13 @@
 """
 
 import argparse
-import os
-import secrets
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastmlp.atomic import write_atomically
 from fastmlp.bench.contenders import CONTENDERS
 from fastmlp.bench.results import ONE_THREAD, Figures, SpeedUp, fastest_of_family, figures, load, speed_up
 from fastmlp.bench.time_to_accuracy import median_seconds, seconds_to
@@ -399,16 +398,6 @@ def replace_block(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}\n{END}{after}"
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a text file, by way of a temporary name."""
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def current_page(root: Path, page: str) -> tuple[str, str]:
     """A page's text as it is, and as it should be.
 
@@ -437,7 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{page}: the tables are not those of the files in {RESULTS}", file=sys.stderr)
                 stale = True
             elif new != text:
-                write(given.root / page, new)
+                write_atomically(given.root / page, new.encode())
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

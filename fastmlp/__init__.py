@@ -13,6 +13,7 @@ from fastmlp.callbacks import Callback, ProgressBar
 from fastmlp.history import History
 from fastmlp.kernels import Network
 from fastmlp.mlp import Evaluation, Mlp
+from fastmlp.modelfile import ModelFileError
 from fastmlp.optimizers import Adam, Sgd
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "History",
     "Mlp",
+    "ModelFileError",
     "Network",
     "ProgressBar",
     "Sgd",

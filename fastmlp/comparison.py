@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp import checks, system
+from fastmlp.atomic import write_atomically
 from fastmlp.data import Dataset
 from fastmlp.kernels.names import unknown_name
 from fastmlp.optimizers import Sgd
@@ -417,10 +418,8 @@ def save(result: Comparison, folder: Path) -> Path:
     OSError
         If it can't be written.
     """
-    from fastmlp.modelfile import write_then_rename
-
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULT_FILE
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
-    write_then_rename(path, f"{text}\n".encode())
+    write_atomically(path, f"{text}\n".encode())
     return path

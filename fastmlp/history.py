@@ -7,6 +7,8 @@ from typing import Any
 
 #: The lists of a `History`, each with one entry an epoch.
 SERIES = ("loss", "val_loss", "val_accuracy", "seconds", "samples_per_second")
+#: Those that differ from one run to an equal other.
+TIMINGS = ("seconds", "samples_per_second")
 
 
 @dataclass
@@ -75,22 +77,21 @@ class History:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "History":
-        """The history that `to_dict` wrote; None becomes nan.
+        """The history that `to_dict` wrote; None becomes nan, and so do `TIMINGS` that were left out.
 
         Raises
         ------
         ValueError
-            If an entry is missing, is not a list of numbers, or differs in length from the others.
+            If another entry is missing, or if one is not a list of finite numbers or differs in length from the others.
         """
-        lists = {}
+        lists: dict[str, list[float]] = {}
         for name in SERIES:
             values = plain.get(name)
+            if name in TIMINGS and name not in plain:
+                values = [None] * len(lists["loss"])
             if not isinstance(values, list):
                 raise ValueError(f"history[{name!r}] is {values!r}; expected a list of numbers")
-            for value in values:
-                if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                    raise ValueError(f"history[{name!r}] holds {value!r}; expected numbers")
-            lists[name] = [math.nan if value is None else float(value) for value in values]
+            lists[name] = [math.nan if value is None else _finite(name, value) for value in values]
         lengths = {name: len(values) for name, values in lists.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"history has lists of lengths {lengths}; expected one entry an epoch in each")
@@ -98,3 +99,13 @@ class History:
         if not isinstance(interrupted, bool):
             raise ValueError(f"history['interrupted'] is {interrupted!r}; expected true or false")
         return cls(**lists, interrupted=interrupted)
+
+
+def _finite(name: str, value: object) -> float:
+    """An entry of a list of a history, or else ValueError."""
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an int beyond the floats
+        pass
+    raise ValueError(f"history[{name!r}] holds {value!r}; expected finite numbers")

@@ -10,13 +10,13 @@ import ast
 import inspect
 import os
 import re
-import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastmlp import lab
+from fastmlp.atomic import write_atomically
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -124,15 +124,10 @@ def execute(given: "NotebookNode") -> None:
 
 
 def write(given: "NotebookNode", path: Path) -> None:
-    """Write it: to a temporary name in the same folder first, then renamed."""
+    """Write it, whole or not at all."""
     import nbformat
 
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
-        nbformat.write(given, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, f"{nbformat.writes(given)}\n".encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -623,14 +623,20 @@ class Mlp:
         Parameters
         ----------
         path : path-like
-            A file there is replaced, once the new one is complete.
+            A file there is replaced, once the new one is complete, and keeps its permissions. A device or a pipe is
+            written into (`fastmlp.atomic.write_atomically`).
 
         Raises
         ------
         OSError
             If it can't be written there.
         TypeError, ValueError
-            If ``metadata`` does not fit into JSON.
+            If ``metadata`` is no dict or does not fit into JSON.
+
+        Notes
+        -----
+        Equal runs write equal files: the history's ``seconds`` and ``samples_per_second`` are left out, and are nan
+        once the file is loaded.
         """
         from fastmlp import modelfile
 
@@ -658,8 +664,8 @@ class Mlp:
         ------
         OSError
             If the file is not there or can't be read.
-        ValueError
-            If it is damaged or no model file; it is named.
+        fastmlp.ModelFileError
+            If it is damaged or no model file, or holds weights that are nan or infinite; it is named. A ValueError.
         """
         from fastmlp import modelfile
 

@@ -1,16 +1,16 @@
 """Networks as ONNX models, through the package onnx."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastmlp import extras
 from fastmlp._version import __version__
+from fastmlp.atomic import write_atomically
 from fastmlp.kernels import Network
 from fastmlp.kernels.activations import LEAKY_RELU_SLOPE, SOFTMAX
-from fastmlp.modelfile import named_views, write_then_rename
+from fastmlp.modelfile import named_views
 
 __all__ = ["model", "write"]
 
@@ -28,7 +28,7 @@ OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def write(network: Network, parameters: np.ndarray, path: str | os.PathLike) -> None:
-    """Write an ONNX model: to a temporary name in the same folder first, then renamed.
+    """Write an ONNX model, whole or not at all.
 
     Parameters
     ----------
@@ -41,10 +41,10 @@ def write(network: Network, parameters: np.ndarray, path: str | os.PathLike) -> 
     ------
     fastmlp.extras.ExtraMissing
         If the package onnx is not installed.
-    FileNotFoundError
-        If the folder does not exist.
+    OSError
+        If it can't be written there.
     """
-    write_then_rename(Path(path), model(network, parameters).SerializeToString())
+    write_atomically(path, model(network, parameters).SerializeToString(deterministic=True))
 
 
 def model(network: Network, parameters: np.ndarray) -> Any:

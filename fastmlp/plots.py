@@ -2,10 +2,12 @@
 
 import math
 import os
-import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastmlp.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +122,7 @@ def from_zero(axes: "Axes") -> None:
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a figure: to a temporary name in the same folder first, then renamed.
+    """Write a figure, whole or not at all.
 
     Parameters
     ----------
@@ -130,17 +132,12 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    FileNotFoundError
-        If the folder does not exist.
+    OSError
+        If it can't be written there.
     ValueError
         If matplotlib does not write that format.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} can't be written: there is no folder {path.parent}")
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
-        figure.savefig(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fastmlp-") as folder:
+        drawn = Path(folder, "figure").with_suffix(Path(path).suffix or ".png")
+        figure.savefig(drawn)
+        write_atomically(path, drawn.read_bytes())

@@ -1,15 +1,19 @@
 # ruff: noqa: NPY002 (the lab draws from NumPy's global generator)
+import hashlib
 import json
 import math
 import os
 import stat
+import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fastmlp import History, Mlp, modelfile
+from fastmlp import History, Mlp, ModelFileError, modelfile
 
 NETWORKS = {
     "lab": {"size_layers": [5, 4, 3]},
@@ -70,7 +74,7 @@ def test_history_and_metadata_are_in_it(mlp, path):
     mlp.save(path)
     loaded = Mlp.load(path, backend="numpy")
     assert loaded.history.loss == mlp.history.loss
-    assert loaded.history.seconds == mlp.history.seconds
+    assert np.isnan([loaded.history.seconds, loaded.history.samples_per_second]).all()  # times are not in the file
     assert loaded.history.val_loss[:2] == mlp.history.val_loss[:2]
     assert math.isnan(loaded.history.val_loss[2])
     assert loaded.metadata == mlp.metadata
@@ -183,7 +187,7 @@ def test_permissions_and_links_are_the_usual_ones(mlp, path, tmp_path):
 
 
 def refused(path, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ModelFileError, match=message) as caught:
         Mlp.load(path, backend="numpy")
     assert str(path) in str(caught.value)
 
@@ -216,16 +220,20 @@ def test_a_truncated_file(mlp, path, part):
     refused(path, "damaged")
 
 
-def test_no_flipped_byte_goes_unnoticed(mlp, path):
+def test_no_flipped_bit_goes_unnoticed(path):
+    mlp = Mlp([3, 2, 2], "relu", backend="numpy")
+    mlp.metadata = {"name": "é"}
     mlp.save(path)
-    content = bytearray(path.read_bytes())
-    header = 8 + int.from_bytes(content[:8], "little")
-    for place in range(header, len(content)):
-        content[place] ^= 1
-        with pytest.raises(ValueError, match="checksum"):
-            modelfile.parse(bytes(content))
-        content[place] ^= 1
-    assert modelfile.parse(bytes(content)).network == mlp.network
+    content = path.read_bytes()
+    with open(path, "r+b", buffering=0) as file:
+        for bit in range(8 * len(content)):
+            for change in (1 << bit % 8, 0):
+                file.seek(bit // 8)
+                file.write(bytes([content[bit // 8] ^ change]))
+                if change:
+                    with pytest.raises(ModelFileError):
+                        modelfile.read(path)
+    assert modelfile.read(path).metadata == {"name": "é"}
 
 
 def test_appended_bytes_are_noticed(mlp, path):
@@ -234,72 +242,329 @@ def test_appended_bytes_are_noticed(mlp, path):
     refused(path, "damaged")
 
 
-def rewrite(path, change_description=None, change_tensors=None):
-    """Write the file again with changes that keep it a sound safetensors file."""
+VERSION_1 = Path(__file__).with_name("files") / "version1.safetensors"
+
+
+def test_a_file_of_version_1_is_read():
+    mlp = Mlp.load(VERSION_1, backend="numpy")
+    rng = np.random.default_rng(0)
+    X = rng.random((30, 5))
+    np.testing.assert_allclose(mlp.predict(X[:1]), [[0.3991779, 0.3522117, 0.2486104]], rtol=1e-6)
+    assert (mlp.network.l2, mlp.network.input_scale, mlp.init) == (0.25, 0.5, "torch")
+    assert mlp.history.loss == [1.084723573923111, 1.0847037931283314, 1.084684145450592]
+    assert mlp.history.seconds[0] == 0.0008454039998468943
+    assert mlp.metadata == {"labels": ["a", "é"], "note": None}
+
+
+def test_a_file_of_version_1_with_many_layers_is_read(path):
+    mlp = Mlp([3] * 13, "tanh", backend="numpy")
+    mlp.save(path)
+    rewrite(path, 1)
+    assert np.array_equal(Mlp.load(path, backend="numpy").parameters, mlp.parameters)
+
+
+def sealed(content: bytes) -> bytes:
+    """A file of version 2 with the checksum of what it holds."""
+    key = b'"sha256":"'
+    at = content.index(key) + len(key)
+    blank = content[:at] + b"0" * 64 + content[at + 64 :]
+    return content[:at] + hashlib.sha256(blank).hexdigest().encode() + content[at + 64 :]
+
+
+def rewrite(path, version=2, change_description=None, change_tensors=None):
+    """Write the file again with changes that keep it a sound safetensors file with the right checksum."""
     tensors = load_file(path)
     content = path.read_bytes()
-    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header["__metadata__"]
     description = json.loads(metadata["fastmlp"])
     if change_tensors:
         change_tensors(tensors)
+    if version == 1:
+        crc = zlib.crc32(b"".join(tensors[name].tobytes() for name in sorted(tensors)))
+        description |= {"format_version": 1, "crc32": crc}
     if change_description:
         change_description(description)
-    save_file(tensors, path, {"format": "fastmlp", "fastmlp": json.dumps(description)})
+    text = description if isinstance(description, str) else json.dumps(description)
+    if version == 1:
+        save_file(tensors, path, {"format": "fastmlp", "fastmlp": text})
+        return
+    entries, values = {"__metadata__": {**metadata, "fastmlp": text}}, b""
+    for name, tensor in tensors.items():
+        end = len(values) + tensor.nbytes
+        kind = {"float32": "F32", "float64": "F64"}[str(tensor.dtype)]
+        entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(values), end]}
+        values += tensor.tobytes()
+    head = json.dumps(entries, separators=(",", ":")).encode()
+    path.write_bytes(sealed(len(head).to_bytes(8, "little") + head + values))
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_rewritten_file_is_read(mlp, path, version):
+    mlp.save(path)
+    rewrite(path, version)
+    assert np.array_equal(Mlp.load(path, backend="numpy").parameters, mlp.parameters)
+
+
+def nested(depth):
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format_version=2), "format version 2; this fastmlp reads 1"),
+        (lambda d: d.update(format_version=3), "format version 3; this fastmlp reads 1 to 2"),
+        (lambda d: d.update(format_version=True), "format version True"),
+        (lambda d: d.update(format_version="2"), "format version '2'"),
         (lambda d: d.pop("format_version"), "format version None"),
-        (lambda d: d.pop("network"), "its network is described as None"),
+        (lambda d: d.pop("network"), "its description holds .*expected .*network"),
+        (lambda d: d.update(colour="red"), "its description holds .*'colour'"),
+        (lambda d: d.update(network=None), "its network is described as None"),
         (lambda d: d["network"].pop("sizes"), "its network is described as"),
         (lambda d: d["network"].update(colour="red"), "its network is described as"),
         (lambda d: d["network"].update(sizes=[5, 4, 0]), "holds 0; expected positive"),
-        (lambda d: d["network"].update(sizes=5), "not iterable"),
+        (lambda d: d["network"].update(sizes=[5, 4, -3]), "holds -3; expected positive"),
+        (lambda d: d["network"].update(sizes=[5]), "expected inputs and outputs"),
+        (lambda d: d["network"].update(sizes=[5, 4.0, 3]), "sizes="),
+        (lambda d: d["network"].update(sizes=[5, True, 3]), "sizes="),
+        (lambda d: d["network"].update(sizes="543"), "sizes="),
+        (lambda d: d["network"].update(sizes=5), "sizes=5; expected a list"),
+        (lambda d: d["network"].update(sizes=[5, 10**18, 3]), "its header and its length|expected float32"),
+        (lambda d: d["network"].update(sizes=[5, 10**400, 3]), r"its header and its length|expected float32"),
+        (
+            lambda d: d["network"].update(sizes=[2] * 100_001, activations=["relu"] * 99_999 + ["softmax"]),
+            "its header and its length do not fit",
+        ),
         (lambda d: d["network"].update(loss="log"), "loss='log'"),
+        (lambda d: d["network"].update(loss=["cross_entropy"]), "loss="),
         (lambda d: d["network"].update(activations=["relu", "relu"]), "output='relu' does not go"),
+        (lambda d: d["network"].update(activations=["relu", ["softmax"]]), "activations="),
+        (lambda d: d["network"].update(activations={"relu": 1, "softmax": 2}), "activations="),
         (
             lambda d: d["network"].update(sizes=[5, 6, 3]),
-            r"tensor layers.0.weight is float32 \[4, 5\]; expected .* \[6, 5\]",
+            r"tensor layers.0.weight is float32 \[4, 5\].*; expected .* \[6, 5\]|layers.0.bias is float32 \[4\]",
         ),
         (lambda d: d["network"].update(dtype="float64"), "is float32 .*; expected float64"),
+        (lambda d: d["network"].update(dtype="f4"), "dtype='f4'"),
+        (lambda d: d["network"].update(dtype=["float32"]), "dtype="),
         (lambda d: d["network"].update(bias=False), "holds tensors"),
+        *(
+            (lambda d, bias=bias: d["network"].update(bias=bias), "bias=")
+            for bias in (0, 1, 2, 100, 20_000, "yes", None)
+        ),
+        *(
+            (lambda d, name=name, value=value: d["network"].update({name: value}), f"{name}=")
+            for name in ("input_scale", "input_shift", "l2")
+            for value in (True, "1", None, [1.0], 1e300, -1e300, 10**400)
+        ),
+        (lambda d: d["network"].update(l2=-0.5), "l2=-0.5"),
+        (lambda d: d["network"].update(l2=math.nan), "no JSON .*NaN"),
+        (lambda d: d["network"].update(input_scale=-math.inf), "no JSON .*-Infinity"),
         (lambda d: d.update(init=None), "lacks init"),
+        (lambda d: d.update(init="noise"), "init='noise'"),
         (lambda d: d.update(metadata=[]), "lacks init, metadata"),
+        (lambda d: d.update(metadata={"a": math.nan}), "no JSON"),
         (lambda d: d.update(history=[1]), "lacks init, metadata or history"),
         (lambda d: d["history"].pop("loss"), r"history\['loss'\] is None"),
         (lambda d: d["history"]["loss"].pop(), "one entry an epoch"),
         (lambda d: d["history"].update(loss=["a", "b", "c"]), "holds 'a'"),
+        (lambda d: d["history"].update(loss=[True, 1.0, 1.0]), "holds True"),
+        (lambda d: d["history"].update(loss=[10**400, 1, 1]), "holds 1000"),
+        (lambda d: d["history"].update(loss="abc"), "expected a list"),
         (lambda d: d["history"].update(interrupted=1), "interrupted"),
-        (lambda d: d.update(crc32=1), "its description says 1"),
     ],
 )
-def test_a_description_that_does_not_fit(mlp, path, change, message):
+def test_a_description_that_does_not_fit(mlp, path, change, message, version):
     mlp.save(path)
-    rewrite(path, change)
+    rewrite(path, version, change)
     refused(path, message)
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "nul",
+        '{"format_version": 1e999}',
+        '{"format_version": ' + "9" * 10_000 + "}",
+        nested(100_000),
+        '{"metadata": ' * 50_000 + "1" + "}" * 50_000,
+        "[],".join(["[", *[""] * 1_000_001, "0]"]),
+    ],
+    ids=["empty", "cut", "word", "infinite", "digits", "lists", "objects", "many"],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_description_that_is_no_plain_json(mlp, path, text, version):
+    mlp.save(path)
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    if version == 1:
+        save_file(load_file(path), path, {"fastmlp": text})
+    else:
+        header["__metadata__"]["fastmlp"] = text
+        head = json.dumps(header, separators=(",", ":")).encode()
+        values = content[8 + int.from_bytes(content[:8], "little") :]
+        path.write_bytes(sealed(len(head).to_bytes(8, "little") + head + values))
+    refused(path, "no JSON")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda t: t.pop("layers.0.bias"), "holds tensors"),
-        (lambda t: t.update(extra=np.ones(1)), "holds tensors"),
+        (lambda t: t.update(extra=np.ones(1, np.float32)), "holds tensors"),
         (lambda t: t.update({"layers.0.bias": np.ones(4, np.float64)}), r"layers.0.bias is float64 \[4\]"),
-        (lambda t: t.update({"layers.0.bias": np.ones(4, np.float32)}), "checksum"),
+        (lambda t: t.update({"layers.0.bias": np.ones((2, 2), np.float32)}), r"layers.0.bias is float32 \[2, 2\]"),
+        *(
+            (lambda t, bad=bad: t["layers.1.weight"].__setitem__((2, 3), bad), "weights that are nan or infinite")
+            for bad in (math.nan, math.inf, -math.inf)
+        ),
     ],
 )
-def test_tensors_that_do_not_fit(mlp, path, change, message):
+def test_tensors_that_do_not_fit(mlp, path, change, message, version):
     mlp.save(path)
-    rewrite(path, change_tensors=change)
+    rewrite(path, version, change_tensors=change)
     refused(path, message)
+
+
+def test_checksums(mlp, path):
+    mlp.save(path)
+    rewrite(path, 1, lambda d: d.update(crc32=1))
+    refused(path, "its description says 1")
+    rewrite(path, 1, lambda d: d.update(crc32=True))
+    refused(path, "its description says True")
+    mlp.save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    refused(path, "checksum")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entries: entries["layers.0.weight"].update(data_offsets=[0, 84]),
+        lambda entries: entries["layers.0.weight"].update(data_offsets=[-80, 0]),
+        lambda entries: entries["layers.0.weight"].update(data_offsets=[2**63, 2**63 + 80]),
+        lambda entries: entries["layers.0.weight"].update(data_offsets="far"),
+        lambda entries: entries["layers.0.weight"].update(shape=[5, 4]),
+        lambda entries: entries["layers.0.weight"].update(shape=5),
+        lambda entries: entries["layers.0.weight"].update(dtype=["F32"]),
+        lambda entries: entries["layers.0.weight"].update(dtype="I32"),
+        lambda entries: entries["layers.0.weight"].pop("shape"),
+        lambda entries: entries.update({"layers.0.weight": None}),
+        lambda entries: entries["layers.0.bias"].update(data_offsets=[80, 92]),
+        lambda entries: entries["layers.0.bias"].update(data_offsets=[0, 16]),
+    ],
+)
+def test_a_header_that_lies_about_the_tensors(mlp, path, change):
+    mlp.save(path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    head = json.dumps(header, separators=(",", ":")).encode()
+    path.write_bytes(sealed(len(head).to_bytes(8, "little") + head + content[8 + length :]))
+    refused(path, "damaged")
 
 
 def test_a_description_that_is_no_json(path):
     for text, message in (("{", "no JSON"), ("[1]", "no JSON object")):
         save_file({"a": np.ones(1)}, path, {"fastmlp": text})
         refused(path, message)
+
+
+# ---- what reading takes ----
+
+
+def empty_tensors(path):
+    Mlp([5, 4, 3], "relu", backend="numpy").save(path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    more = (f',"t{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(500_000))
+    head = content[8 : 8 + length].rstrip()[:-1] + "".join(more).encode() + b"}"
+    path.write_bytes(sealed(len(head).to_bytes(8, "little") + head + content[8 + length :]))
+
+
+def longer(path):
+    Mlp([5, 4, 3], "relu", backend="numpy").save(path)
+    os.truncate(path, 4 << 30)
+
+
+def announced(path):
+    with open(path, "wb") as file:
+        file.write((4 << 30).to_bytes(8, "little") + b'{"__metadata__":{')
+        file.truncate(5 << 30)
+
+
+def of_its_size(path):
+    """A description that fits a file of 1 GB with nothing in it."""
+    Mlp([5, 4, 3], "relu", bias=False, backend="numpy").save(path)
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    description = json.loads(header["__metadata__"]["fastmlp"])
+    description["network"].update(sizes=[1 << 14, 1 << 14], activations=["softmax"])
+    header["__metadata__"]["fastmlp"] = json.dumps(description)
+    del header["layers.1.weight"]
+    header["layers.0.weight"].update(shape=[1 << 14, 1 << 14], data_offsets=[0, 1 << 30])
+    head = json.dumps(header, separators=(",", ":")).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+    os.truncate(path, 8 + len(head) + (1 << 30))
+
+
+def brackets(path):
+    with open(path, "wb") as file:
+        head = b'{"__metadata__":' + b"[" * 90_000_000
+        file.write(len(head).to_bytes(8, "little") + head)
+
+
+@pytest.mark.parametrize("make", [empty_tensors, longer, announced, of_its_size, brackets])
+def test_a_file_that_asks_for_memory_is_refused_within_little(make, path):
+    make(path)
+    code = (
+        "import resource, sys, fastmlp.modelfile as m\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    m.read(sys.argv[1])\n"
+        "except m.ModelFileError as error:\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    taken, _, message = done.stdout.partition(" ")
+    assert str(path) in message
+    assert int(taken) < 250_000  # KiB
+
+
+def test_a_large_model_is_read_in_little_more_than_it_takes(path):
+    mlp = Mlp([4000, 4000], backend="numpy")  # 64 MB
+    mlp.save(path)
+    code = (
+        "import resource, sys, fastmlp.modelfile as m\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "m.read(sys.argv[1])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 90_000  # KiB
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
+def test_a_pipe_and_a_folder_are_refused_at_once(path, tmp_path):
+    os.mkfifo(path)
+    refused(path, "not a regular file")
+    with pytest.raises(IsADirectoryError):
+        Mlp.load(tmp_path)
+
+
+def test_a_refusal_is_one_short_line(mlp, path):
+    mlp.save(path)
+    rewrite(path, 2, lambda d: d["network"].update(sizes=["a\nb"] * 10_000))
+    with pytest.raises(ModelFileError) as caught:
+        Mlp.load(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
 
 
 # ---- histories ----
