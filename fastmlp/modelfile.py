@@ -25,20 +25,19 @@ import numpy as np
 from fastmlp import checks
 from fastmlp.atomic import write_atomically
 from fastmlp.history import TIMINGS, History
-from fastmlp.initializers import INITIALIZERS
+from fastmlp.initializers import AUTO, CUSTOM, INITIALIZERS
 from fastmlp.kernels import Network
 
 __all__ = ["Model", "ModelFileError", "named_views", "read", "write"]
 
 FORMAT = "fastmlp"
 FORMAT_VERSION = 2
-CUSTOM = "custom"  #: the name of an initializer that was a function
 
 DTYPES = {"float32": "F32", "float64": "F64"}  #: NumPy's names -> the format's
 LENGTH_BYTES = 8  #: of the header's length, at the beginning of a file, little-endian
 LONGEST_HEADER = 100_000_000  #: bytes; other readers of safetensors refuse more
 LONGEST_ENTRY = 256  #: bytes of the header for one tensor
-MOST_CONTAINERS = 1_000_000  #: lists and objects in a description: they take far more memory than their brackets
+MOST_CONTAINERS = 1_000_000  #: lists and objects in a header: they take far more memory than their brackets
 LONGEST_TROUBLE = 300  #: characters
 CHUNK = 1 << 20  #: bytes read at once
 
@@ -122,10 +121,7 @@ def described(model: Model) -> str:
         "history": history,
         "metadata": own,
     }
-    text = json.dumps(description, allow_nan=False)
-    if containers(text) > MOST_CONTAINERS:
-        raise ValueError(f"metadata holds {containers(text):,} lists and dicts; expected {MOST_CONTAINERS:,} at most")
-    return text
+    return json.dumps(description, allow_nan=False)
 
 
 def header_of(network: Network, description: str) -> bytes:
@@ -135,8 +131,13 @@ def header_of(network: Network, description: str) -> bytes:
         entries[name] = entry_of(shape, network.dtype, at)
         at = entries[name]["data_offsets"][1]
     tensors = json.dumps(entries, separators=(",", ":"))
-    header = BEGINNING + NO_CHECKSUM + f'","{FORMAT}":{json.dumps(description)}}},{tensors[1:]}'.encode()
+    text = f'","{FORMAT}":{json.dumps(description)}}},{tensors[1:]}'
+    header = BEGINNING + NO_CHECKSUM + text.encode()
     header += b" " * (-len(header) % LENGTH_BYTES)
+    try:
+        check_containers(text)
+    except ValueError as error:
+        raise ValueError(f"metadata does not fit into a model file: {error}") from None
     if len(header) > LONGEST_HEADER:
         raise ValueError(f"history and metadata take {len(header):,} bytes; a model file holds {LONGEST_HEADER:,}")
     return len(header).to_bytes(LENGTH_BYTES, "little") + header
@@ -211,8 +212,8 @@ def parse(file: BinaryIO) -> Model:
     history, init, own = (description[name] for name in ("history", "init", "metadata"))
     if not isinstance(init, str) or not isinstance(own, dict) or not isinstance(history, dict | None):
         raise ValueError("damaged: its description lacks init, metadata or history")
-    if init != CUSTOM and init not in INITIALIZERS:
-        raise ValueError(f"damaged: init={init!r}; expected {', '.join([*INITIALIZERS, CUSTOM])}")
+    if init not in (*INITIALIZERS, AUTO, CUSTOM):
+        raise ValueError(f"damaged: init={init!r}; expected {', '.join([*INITIALIZERS, AUTO, CUSTOM])}")
     start = LENGTH_BYTES + len(header)
     offsets = parse_entries(network, rest, size - start)
     if description["format_version"] == 1:
@@ -286,14 +287,9 @@ def parse_json(name: str, text: str) -> Any:
         raise ValueError(f"damaged: its {name} is no JSON ({error})") from None
 
 
-def containers(text: str) -> int:
-    """How many lists and objects JSON may hold at most."""
-    return text.count("[") + text.count("{")
-
-
 def check_containers(text: str) -> None:
     """Refuse JSON that would take far more memory than its text."""
-    if containers(text) > MOST_CONTAINERS:
+    if text.count("[") + text.count("{") >= MOST_CONTAINERS:
         raise ValueError(f"it holds more than {MOST_CONTAINERS:,} lists and objects")
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has nei
 
 
 def network():
-    return Mlp([5, 4, 3], "relu", seed=1, backend="numpy")
+    return Mlp([5, 4, 3], output="softmax", seed=1, backend="numpy")
 
 
 def save_notebook(path):
@@ -124,7 +124,7 @@ def test_standard_output_is_written_into(place, into, tmp_path):
     code = (
         "import sys\nfrom fastmlp import Mlp\n"
         "print('before', flush=True)\n"
-        "Mlp([5, 4, 3], 'relu', seed=1, backend='numpy').save(sys.argv[1])\n"
+        "Mlp([5, 4, 3], output='softmax', seed=1, backend='numpy').save(sys.argv[1])\n"
         "print('after', flush=True)\n"
     )
     with open(tmp_path / "output", "wb") as file:
@@ -173,7 +173,7 @@ def test_a_full_disk_is_told_with_the_file_s_name(writer, tmp_path, monkeypatch)
 KILLED = (
     "import os, signal, sys\nfrom fastmlp import Mlp\n"
     "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
-    "Mlp([5, 4, 3], 'relu', backend='numpy').save(sys.argv[1])\n"
+    "Mlp([5, 4, 3], backend='numpy').save(sys.argv[1])\n"
 )
 
 
