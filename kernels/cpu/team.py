@@ -310,21 +310,25 @@ class _Job:
 
     Signal handlers, finalizers and weak references' callbacks may run between any two steps of the calling thread, and
     raise exceptions or call `run` again. So this thread hands the job over in one step, to a thread of the pool that
-    starts all members; and whoever takes ``claim`` first decides whether it is run at all: that thread, or the calling
-    one when it does not want it any more.
+    starts all members; and who comes first decides whether it is run at all: that thread, or the calling one when it
+    does not want it any more.
     """
 
     def __init__(self, members: int, work: Callable[[int], None], stop: Callable[[], None]) -> None:
         self.members, self.work, self.stop = members, work, stop
-        self.claim, self.over, self.is_over = Lock(), Lock(), False
+        self.over, self.is_over = Lock(), False
+        self.first: dict[str, str] = {}
         self.left: SimpleQueue[None] = SimpleQueue()
         self.errors: list[BaseException] = []
         self.over.acquire()
 
+    def claimed_by(self, who: str) -> bool:
+        """Whether the job is his who asks: the first one's who does."""
+        return self.first.setdefault("who", who) == who
+
     def lead(self) -> None:
         """Run member 0 here and the others in other threads of the pool, unless the job has been called off."""
-        claimed = self.claim.acquire(blocking=False)
-        if claimed:
+        if self.claimed_by("leader"):
             try:
                 _pool.take(self.members - 1)
                 for number in range(1, self.members):
@@ -335,9 +339,8 @@ class _Job:
             except BaseException as error:
                 self.errors.append(error)
         _pool.idle.append(None)
-        if claimed:
-            self.is_over = True
-            self.over.release()
+        self.is_over = True
+        self.over.release()
 
     def member(self, number: int) -> None:
         """Run one of the other members."""
@@ -360,7 +363,7 @@ class _Job:
 
     def end(self) -> None:
         """Call the job off, or stop it and wait for its end, whatever signal handlers raise meanwhile."""
-        if self.claim.acquire(blocking=False):
+        if self.claimed_by("caller"):
             return
         while not self.is_over:
             try:
