@@ -1,8 +1,9 @@
 """What ``fastmlp bench`` does: choose, measure with a progress bar, print the tables, write the result."""
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fastmlp.bench.tables import baseline_of, number, seconds_text
 from fastmlp.bench.time_to_accuracy import SETTINGS, SUMMARY
 from fastmlp.bench.work import Work, mnist_is_here
 from fastmlp.kernels.names import unknown_name
+from fastmlp.training_run import try_to_write
 
 __all__ = [
     "ACCURACY",
@@ -133,18 +135,19 @@ def check_places(out: Path | None, plots: Path | None) -> None:
     Raises
     ------
     OSError
-        If a folder can't be made.
+        If a folder can't be made, or nothing can be written in it.
     ValueError
         If a file is where a folder should be, or the other way round.
     """
     if out is not None:
-        if out.is_dir():
+        if os.path.isdir(out):
             raise ValueError(f"--out={out} is a folder; expected a file's name")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.isfile(out) or not os.path.exists(out):  # a device is written to as it is
+            try_to_write(out.parent)
+        with suppress(FileNotFoundError):
+            out.lstat()  # another OSError if the name is longer than a file's can be
     if plots is not None:
-        if plots.exists() and not plots.is_dir():
-            raise ValueError(f"--plots={plots} is a file; expected a folder")
-        plots.mkdir(parents=True, exist_ok=True)
+        try_to_write(plots, "plots")
 
 
 @contextmanager

@@ -1,32 +1,40 @@
-"""The command ``fastmlp``: train, predict, compare, lab, bench, info.
+"""The command ``fastmlp``: train, predict, evaluate, compare, lab, bench, info.
 
-What a command needs is imported inside it, so that ``--help`` comes at once. Exit codes: 0, 2 for what the user can
-mend (with one line on standard error), 130 after Ctrl-C. Anything else is a bug of ours and shows its traceback.
+What a command needs is imported inside it, so that ``--help`` comes at once.
+
+Exit codes: 0; 2 for a wrong option, file or value; 1 for what fails while a command runs, such as a full disk; 130
+after Ctrl-C. Each comes with its reason on standard error. A traceback means a bug of ours. Standard output that is
+closed, or whose reader has left, changes nothing; one that can't be written to (a full disk) is told at the end, with
+exit code 1, after the command has done its work.
 """
 
+import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from io import TextIOWrapper
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastmlp._version import __version__
+from fastmlp.data import DataNotFound
 from fastmlp.extras import ExtraMissing
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.losses import OUTPUTS
+from fastmlp.kernels.names import unknown_name
 from fastmlp.kernels.network import DTYPES
 from fastmlp.optimizers import OPTIMIZERS
 from fastmlp.presets import PRESETS
+from fastmlp.streams import trouble_of, unfailing_streams
 
 if TYPE_CHECKING:
     import numpy as np
 
-OK, MISTAKE, INTERRUPTED = 0, 2, 130
+OK, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 #: The common base of what typer raises for a wrong command line. It has no public name that all its versions share.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -41,16 +49,12 @@ app = typer.Typer(
 )
 
 
+#: How predictions are printed.
+FORMATS = ("text", "csv", "json")
+
+
 class Mistake(Exception):
-    """Something that the user can mend; the message becomes the one line on standard error."""
-
-
-class Format(StrEnum):
-    """How predictions are printed."""
-
-    text = "text"
-    csv = "csv"
-    json = "json"
+    """Something that the user can mend; the message becomes the error on standard error."""
 
 
 @contextmanager
@@ -58,11 +62,32 @@ def users_mistakes() -> Iterator[None]:
     """Within it, what the package raises for wrong values and files is the user's mistake."""
     try:
         yield
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise Mistake(f"{error.strerror}{where}" if error.strerror else str(error)) from error
-    except (TypeError, ValueError, RuntimeError, ExtraMissing) as error:
-        raise Mistake(str(error)) from error
+    except (OSError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError, EOFError, ExtraMissing) as error:
+        raise Mistake(in_words(error)) from error
+
+
+def in_words(error: Exception) -> str:
+    """An exception's message in one line; that of a missing data set, which is a list, in short ones."""
+    if isinstance(error, DataNotFound) and "\n" in str(error):
+        lay_out = TextWrapper(100, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        return "\n".join(lay_out.fill(line) for line in str(error).splitlines())
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {os.fsdecode(error.filename)}" if error.filename else "")
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory{': ' if str(error) else ''}{one_line(error)}"
+    return one_line(error) or type(error).__name__
+
+
+def with_home(text: str) -> str:
+    """A path with the home folder in the place of a leading ``~``: shells leave that in ``--out=~/x`` as it is."""
+    if not text:
+        raise typer.BadParameter("it is empty; expected a path")
+    return os.path.expanduser(text)
+
+
+def a_path(text: str) -> Path:
+    """The value of an option or argument that names a file or a folder."""
+    return Path(with_home(text))
 
 
 def say(line: str) -> None:
@@ -81,7 +106,7 @@ def show_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and end.")
+        bool, typer.Option("--version", "-V", callback=show_version, is_eager=True, help="Show the version and end.")
     ] = False,
 ) -> None:
     """Train multilayer perceptrons fast.
@@ -107,7 +132,9 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]"
+            parser=with_home,
+            metavar="NAME",
+            help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]",
         ),
     ] = None,
     layers: Annotated[
@@ -146,6 +173,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
+            parser=a_path,
             metavar="FOLDER",
             help="The folder for the model and the picture of its curves; an earlier run's in it are replaced. "
             "[default: a new one in runs/]",
@@ -189,10 +217,9 @@ def train(
     if run.history.interrupted:
         say(f"Interrupted after epoch {len(run.history)} of {settings.epochs}; this is what it reached:")
     console().print(training_run.report(run))
-    with users_mistakes():
-        model, picture = training_run.save(run, out)
-    say(f"model   {model}")
-    say(f"curves  {picture}")
+    folder = training_run.make_folder(run, out)
+    say(f"model   {training_run.save_model(run, folder)}")
+    say(f"curves  {training_run.save_curves(run, folder)}")
     if run.history.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -204,20 +231,29 @@ def console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
 
 
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        parser=a_path, metavar="MODEL", help="A model file, or a run's folder with one in it.", show_default=False
+    ),
+]
+
+
 @app.command()
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model file, as train writes it.", show_default=False)
-    ],
+    model: ModelArgument,
     images: Annotated[
         list[Path],
         typer.Argument(
+            parser=a_path,
             metavar="IMAGES...",
             help="IDX files (raw or gzipped), .npy files, pictures of the network's size, or folders of pictures.",
             show_default=False,
         ),
     ],
-    format: Annotated[Format, typer.Option(help="text is label, probability, name.")] = Format.text,
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help=f"{', '.join(FORMATS)}; text is label, probability, name.")
+    ] = "text",
     invert: Annotated[
         bool, typer.Option("--invert", help="For dark digits on a light ground: MNIST's are light on dark.")
     ] = False,
@@ -228,20 +264,53 @@ def predict(
 
     For a network trained on the mean squared error, the probability is its output for that label.
     """
+    from fastmlp.evaluation_run import load_model
     from fastmlp.images import read_images
-    from fastmlp.mlp import Mlp
 
     with users_mistakes():
-        mlp = Mlp.load(model, backend=backend, threads=threads)
+        if format not in FORMATS:
+            raise unknown_name("format", format, FORMATS)
+        mlp = load_model(model, backend, threads)
         levels = mlp.metadata.get("levels", 255)
         if not mlp.classifies:
             raise ValueError(f"{model} does not classify: it was trained for regression")
         image_names, X = read_images(images, mlp.network.sizes[0], levels)
         if invert:
             X = levels - X
-    outputs = mlp.predict(X)
-    labels = mlp.classify(X)
+        outputs = mlp.predict(X)
+        labels = mlp.classify(X)
     print_predictions(format, image_names, labels.tolist(), probabilities(outputs, labels))
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[
+        str,
+        typer.Argument(
+            parser=with_home,
+            metavar="DATA",
+            help="mnist, digits, or a folder with MNIST's IDX files, of which the test images are taken; an .npz file "
+            "with arrays X and y; a folder with a folder of pictures for each label, named 0, 1 …; or, with --labels, "
+            "whatever predict takes.",
+            show_default=False,
+        ),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(parser=a_path, metavar="FILE", help="The labels of DATA: an IDX file (raw or gzipped) or .npy."),
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, numpy; see fastmlp info.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many threads.")] = None,
+) -> None:
+    """Measure how good a network is on some data: loss, accuracy, and what each label is taken for."""
+    from fastmlp import evaluation_run
+
+    with users_mistakes():
+        mlp = evaluation_run.load_model(model, backend, threads)
+        tables = evaluation_run.report(mlp, *evaluation_run.labelled(data, labels, mlp))
+    for table in tables:
+        console().print(table)
 
 
 def probabilities(outputs: "np.ndarray", labels: "np.ndarray") -> list[float]:
@@ -251,14 +320,14 @@ def probabilities(outputs: "np.ndarray", labels: "np.ndarray") -> list[float]:
     return outputs[range(len(labels)), labels].tolist()
 
 
-def print_predictions(format: Format, image_names: list[str], labels: list[int], chances: list[float]) -> None:
+def print_predictions(format: str, image_names: list[str], labels: list[int], chances: list[float]) -> None:
     """Print one line an image; JSON is one list."""
     rows = list(zip(image_names, labels, chances, strict=True))
-    if format is Format.json:
+    if format == "json":
         import json
 
         say(json.dumps([{"image": name, "label": label, "probability": p} for name, label, p in rows], indent=2))
-    elif format is Format.csv:
+    elif format == "csv":
         import csv
 
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -276,7 +345,10 @@ def lab(
         str | None, typer.Argument(metavar="[PART]", help="A part's name, or all.", show_default=False)
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The folder for the pictures; those of the same name are replaced.")
+        Path,
+        typer.Option(
+            parser=a_path, metavar="FOLDER", help="The folder for the pictures; those of the same name are replaced."
+        ),
     ] = Path("runs/lab"),
     quick: Annotated[bool, typer.Option("--quick", help="Make the long parts short, to see that they work.")] = False,
 ) -> None:
@@ -295,7 +367,7 @@ def lab(
         lab_run.make_folder(out)
     lacking = lab_run.run(parts, out, quick, say)
     if lacking:
-        raise Mistake("; ".join(lacking))
+        raise Mistake("\n".join(lacking))
 
 
 @app.command()
@@ -320,13 +392,16 @@ def compare(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]"
+            parser=with_home,
+            metavar="NAME",
+            help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]",
         ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="Where PyTorch trains: cpu, cuda.")] = "cpu",
     out: Annotated[
         Path | None,
         typer.Option(
+            parser=a_path,
             metavar="FOLDER",
             help="The folder for compare.json and the pictures; an earlier comparison's in it are replaced. "
             "[default: a new one in runs/]",
@@ -351,9 +426,8 @@ def compare(
         result = comparing.compare(dataset, settings, say, lambda so_far: comparison.save(so_far, folder))
     except comparing.NothingCompared as error:
         raise Mistake(str(error)) from error
-    with users_mistakes():
-        path = comparison.save(result, folder)
-        pictures = compare_plots.save_figures(result, folder)
+    path = comparison.save(result, folder)
+    pictures = compare_plots.save_figures(result, folder)
     for table in comparison.report(result):
         console().print(table)
     say(f"result    {path}")
@@ -399,8 +473,12 @@ def bench(
     rounds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="How often each contender has its turn, seeds of accuracy.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The result file (JSON) to write.")] = None,
-    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The folder for pictures.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=a_path, metavar="FILE", help="The result file (JSON) to write.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(parser=a_path, metavar="FOLDER", help="The folder for pictures.")
+    ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="Show the suites and contenders, and end.")] = False,
 ) -> None:
     """Measure fastmlp and its rivals on the same work.
@@ -433,14 +511,43 @@ def bench(
         raise typer.Exit(code)
 
 
-def show_warning(message: Warning | str, *_: object) -> None:
-    """A warning in one line, without the line of code that gave it."""
-    print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
-
-
 def one_line(message: object) -> str:
     """A message without line breaks."""
     return " ".join(str(message).split())
+
+
+#: Arguments of the package that a parameter of another name sets.
+SET_BY = {"path": "data", "sizes": "layers", "size_layers": "layers", "contender": "contenders"}
+
+
+def option_names(command: Any, words: Sequence[str]) -> dict[str, str]:
+    """The package's name of each parameter -> that on this command line: batch_size -> --batch-size, data -> DATA."""
+    chosen = command.commands.get(next((word for word in words if not word.startswith("-")), None))
+    names = {}
+    for parameter in chosen.params if chosen is not None else []:
+        named = parameter.param_type_name == "option"
+        names[parameter.name] = max(parameter.opts, key=len) if named else parameter.metavar.strip("[].")
+    return names | {name: names[other] for name, other in SET_BY.items() if other in names}
+
+
+def translator(options: Mapping[str, str], words: Sequence[str]) -> Callable[[str], str]:
+    """A function that puts options for parameters into a message of the package: ``seed=-1`` becomes ``--seed=-1``.
+
+    Parameters
+    ----------
+    options : mapping
+        As `option_names` gives it.
+    words : sequence of str
+        The command line. What it holds is quoted as it is, be it a folder of the name ``seed=1``.
+    """
+    if not options:
+        return str
+    plain = "".join(rf"|{name}\b" for name in options if "_" in name)  # a word that is none of English
+    parameter = rf"(?<![\w/.-])((?:{'|'.join(options)})(?==){plain})"
+    values = (word.partition("=")[2] if word.startswith("--") else word for word in words)
+    own = [os.path.normpath(os.path.expanduser(value)) for value in values if re.search(parameter, value)]
+    pattern = re.compile("|".join([*map(re.escape, sorted(own, key=len, reverse=True)), parameter]))
+    return lambda message: pattern.sub(lambda found: options.get(found[1], found[0]), message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -451,26 +558,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         By default those of the process.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks × or ½ is no reason to fail
+    with unfailing_streams() as output:
+        code = run(arguments)
+    trouble = trouble_of(output)
+    if trouble is None or isinstance(trouble, BrokenPipeError):
+        return code
+    print(f"error: standard output: {in_words(trouble)}", file=sys.stderr, flush=True)
+    return code or FAILED
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command with warnings and errors as messages on standard error; returns the exit code."""
+    command: Any = typer.main.get_command(app)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    translated = translator(option_names(command, words), words)
+
+    def show_warning(message: Warning | str, *_: object) -> None:
+        print(f"warning: {translated(one_line(message))}", file=sys.stderr, flush=True)
+
+    def fail(message: str, code: int) -> int:
+        print(f"error: {translated(message)}", file=sys.stderr, flush=True)
+        return code
+
     with warnings.catch_warnings():
         warnings.showwarning = show_warning  # type: ignore[assignment]
         try:
-            command = typer.main.get_command(app)
-            code = command.main(arguments and list(arguments), prog_name="fastmlp", standalone_mode=False)
+            code = command.main(arguments and words, prog_name="fastmlp", standalone_mode=False)
         except UsageError as error:
-            return fail(error.format_message(), MISTAKE)
+            return fail(one_line(error.format_message()), MISTAKE)
         except Mistake as error:
-            return fail(error, MISTAKE)
-        except (KeyboardInterrupt, typer.Abort):
+            return fail(str(error), MISTAKE)
+        except (OSError, MemoryError) as error:
+            return fail(in_words(error), FAILED)
+        except (KeyboardInterrupt, typer.Abort) as stop:
+            if isinstance(stop.__cause__, EOFError):  # typer takes it for the user's Ctrl-D
+                return fail(in_words(stop.__cause__), FAILED)
             code = INTERRUPTED
     if code == INTERRUPTED:
-        print("interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr, flush=True)
     return code or OK
-
-
-def fail(message: object, code: int) -> int:
-    """Print the one line; returns the code."""
-    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
-    return code

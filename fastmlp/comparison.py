@@ -112,6 +112,8 @@ def settings_for(
         If one is not as `Settings` describes it.
     """
     names = tuple(name.strip() for name in models.split(",") if name.strip())
+    if not names:
+        raise ValueError(f"--models is empty; expected some of {', '.join(MODELS)}")
     given = {name: value for name, value in (("epochs", epochs), ("seeds", seeds)) if value is not None}
     lengths = {**(QUICK if quick else {}), **given}
     return Settings(models=names, batch_size=batch_size, learning_rate=learning_rate, device=device, **lengths)

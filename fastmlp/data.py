@@ -5,6 +5,7 @@ Images stay uint8 and are laid out [n, pixels], as the kernels take them; labels
 
 import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -260,7 +261,7 @@ def _not_found_message(looked: Sequence[str], failures: Sequence[str]) -> str:
     unset = [] if os.environ.get("FASTMLP_DATA") else ["$FASTMLP_DATA: not set"]
     lines = ["MNIST was not found:", *(f"  {line}" for line in [*unset, *looked])]
     lines += ["and not downloaded:", *(f"  {line}" for line in failures)]
-    return "\n".join([*lines, f"Set FASTMLP_DATA to {WANTED}, or try again with a network."])
+    return "\n".join([*lines, "Try again with a network. Or:", f"Set FASTMLP_DATA to {WANTED}."])
 
 
 def _load(files: dict[str, Path], source: str) -> Dataset:
@@ -443,7 +444,8 @@ def _fetch(mirror: str, cache: Path, progress: bool) -> str:
 def _brief(error: Exception) -> str:
     """An exception in one line: those that come from the network wrap their cause in a page of others."""
     text = " ".join(str(error).split()).rpartition("(Caused by ")[2]
-    return f"{type(error).__name__}: {text if len(text) <= 200 else text[:197] + '...'}"
+    text = re.sub(r"""^\w+\(.*?HTTPS?Connection\w*\(.*?\): (.*?)["']\)+$""", r"\1", text)
+    return f"{type(error).__name__}: {text if len(text) <= 120 else text[:117] + '...'}"
 
 
 class _FileBar:

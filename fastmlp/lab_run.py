@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import os
 import pkgutil
 import textwrap
 import time
@@ -15,6 +14,7 @@ from fastmlp.extras import ExtraMissing
 from fastmlp.kernels.names import unknown_name
 from fastmlp.lab import CODE, PARTS
 from fastmlp.plots import save_figure
+from fastmlp.training_run import try_to_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,9 +77,8 @@ def make_folder(folder: Path) -> None:
     OSError
         If it can't be made, or not written to.
     """
+    try_to_write(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"out={str(folder)!r} can't be written to")
 
 
 def run(parts: Sequence[str], folder: Path, quick: bool, say: Callable[[str], None]) -> list[str]:

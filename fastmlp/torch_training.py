@@ -16,7 +16,7 @@ import numpy as np
 
 from fastmlp import checks, extras
 from fastmlp.kernels.losses import CROSS_ENTROPY
-from fastmlp.kernels.names import unknown_name
+from fastmlp.kernels.names import suggestion, unknown_name
 from fastmlp.optimizers import Sgd
 
 if TYPE_CHECKING:
@@ -408,7 +408,10 @@ def working_device(device: "str | torch.device") -> "torch.device":
     try:
         place = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device={device!r} is not known to PyTorch; expected such as 'cpu' or 'cuda'") from error
+        hint = suggestion(device, ("cpu", "cuda", "mps"))
+        raise ValueError(
+            f"device={device!r} is not known to PyTorch; expected such as 'cpu' or 'cuda'{hint}"
+        ) from error
     try:
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ import numpy as np
 from fastmlp.callbacks import Callback, ProgressBar, in_notebook, on_terminal
 from fastmlp.data import DataNotFound, Dataset, digits, mnist
 from fastmlp.history import History
+from fastmlp.kernels.names import suggestion
 from fastmlp.mlp import Evaluation, Mlp
 from fastmlp.presets import LAB, Preset
 
@@ -107,7 +110,8 @@ def load_data(name: str | None, say: Say) -> Dataset:
         return mnist()
     if name is not None:
         if not os.path.isdir(name):
-            raise FileNotFoundError(f"data={name!r} is neither 'mnist' nor 'digits' nor a folder")
+            hint = suggestion(name, ("mnist", "digits"))
+            raise FileNotFoundError(f"data={name!r} is neither 'mnist' nor 'digits' nor a folder{hint}")
         return mnist(name)
     try:
         return mnist()
@@ -132,8 +136,8 @@ def hidden_layers(text: str, data: Dataset) -> tuple[int, ...]:
     inner = text.strip().removeprefix("[").removesuffix("]").strip()
     if inner.lower() in ("", "none"):
         return ()
-    parts = inner.split(",")
-    if not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
+    parts = [part.strip() for part in inner.split(",")]
+    if not all(re.fullmatch("[0-9]{1,9}", part) and int(part) > 0 for part in parts):
         raise ValueError(f"layers={text!r}; expected positive whole numbers such as 100 or 128,64, or none")
     units = tuple(int(part) for part in parts)
     if len(units) > 1 and (units[0], units[-1]) == (data.n_in, data.n_classes):
@@ -272,13 +276,15 @@ def train(run: Run) -> None:
             fit(run, epochs - 1, 1.0, bar)
             if len(run.history) == epochs - 1 and not run.history.interrupted:
                 fit(run, 1, run.settings.final_rate, bar)
+        if len(run.history):
+            run.evaluation_seconds = time.perf_counter() - start - run.compile_seconds - run.training_seconds
+            run.training = evaluate(run, run.X, run.y)
+            run.test = evaluate(run, run.data.test_images, run.data.test_labels)
+    except KeyboardInterrupt:  # between two epochs, or while the last network is evaluated
+        run.history.interrupted = True
     finally:
         if bar is not None:
             bar.close(run.mlp)
-    if len(run.history):
-        run.evaluation_seconds = time.perf_counter() - start - run.compile_seconds - run.training_seconds
-        run.training = evaluate(run, run.X, run.y)
-        run.test = evaluate(run, run.data.test_images, run.data.test_labels)
 
 
 #: Iterations of the lab's job between two looks at the clock, for the progress bar and Ctrl-C.
@@ -322,23 +328,24 @@ def fit(run: Run, epochs: int, part: float, bar: RunBar | None) -> None:
     settings, data = run.settings, run.data
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        history = run.mlp.fit(
-            run.X,
-            run.y,
-            epochs=epochs,
-            batch_size=settings.batch_size,
-            optimizer=settings.optimizer_at(part),
-            validation=None if settings.lab else (data.test_images, data.test_labels),
-            shuffle=not settings.lab,
-            callbacks=[LabCourse(run)] if settings.lab else [],
-            progress=bar or False,
-        )
+        try:
+            history = run.mlp.fit(
+                run.X,
+                run.y,
+                epochs=epochs,
+                batch_size=settings.batch_size,
+                optimizer=settings.optimizer_at(part),
+                validation=None if settings.lab else (data.test_images, data.test_labels),
+                shuffle=not settings.lab,
+                callbacks=[LabCourse(run)] if settings.lab else [],
+                progress=bar or False,
+            )
+        finally:  # a Ctrl-C as the last epoch ends must not cost the ones before
+            if not settings.lab:
+                run.history = run.mlp.history or run.history
     run.compile_seconds += run.mlp.compile_seconds
     if settings.lab:
         run.history.interrupted = history.interrupted
-    else:
-        assert run.mlp.history is not None
-        run.history = run.mlp.history
     for warning in caught:
         if not len(run.history) and "training stopped" in str(warning.message):
             raise NothingTrained(str(warning.message))
@@ -464,14 +471,50 @@ def check_folder(
         Saying what is in the way.
     """
     place = (folder or Path("runs")).absolute()
-    there = next(parent for parent in (place, *place.parents) if parent.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"out={str(place)!r}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"out={str(place)!r}: {there} can't be written to")
+    try_to_write(place)
+    if folder is None:
+        return
     taken = [place / name for name in files if (place / name).exists()]
-    if folder is not None and taken and not (is_ours or is_model)(place / files[0]):
-        raise FileExistsError(f"out={str(folder)!r} holds {taken[0].name}, which is not an earlier run's; name another")
+    for path in taken:
+        if path.is_dir() or not (is_ours or is_model)(place / files[0]):
+            raise FileExistsError(f"out={str(folder)!r} holds {path.name}, which is not an earlier run's; name another")
+
+
+#: Bytes that `try_to_write` writes: a disk that is full takes an empty file.
+TRIAL_BYTES = 4096
+
+
+def try_to_write(folder: Path, argument: str = "out") -> None:
+    """Make a folder, write a file in it, and take away again what was made: permissions alone don't tell.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist, nor need the folders above it.
+    argument : str, default "out"
+        What it was given as, for the message.
+
+    Raises
+    ------
+    OSError
+        Saying what is in the way.
+    """
+    made: list[Path] = []
+    path = folder
+    try:
+        for path in (*reversed(folder.absolute().parents), folder):
+            if not path.is_dir():
+                path.mkdir()
+                made.append(path)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(TRIAL_BYTES))
+    except OSError as error:
+        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "is not a folder" if in_the_way else f"can't be written to ({error.strerror})"
+        raise type(error)(f"{argument}={str(folder)!r}: {path} {reason}") from None
+    finally:
+        for path in reversed(made):
+            path.rmdir()
 
 
 def is_model(path: Path) -> bool:
@@ -498,24 +541,16 @@ def new_folder(data: Dataset, kind: str = "") -> Path:
     raise FileExistsError(f"there is no free name beside {Path('runs', stem)}")
 
 
-def save(run: Run, folder: Path | None) -> tuple[Path, Path]:
-    """Write the model and the picture; returns their paths.
-
-    Parameters
-    ----------
-    run : Run
-    folder : Path, optional
-        Made if it is not there; left out, it is a `new_folder`.
-
-    Raises
-    ------
-    OSError
-        If they can't be written.
-    """
+def make_folder(run: Run, folder: Path | None) -> Path:
+    """Make the folder for the results; left out, it is a `new_folder`. OSError if it can't be made."""
     if folder is None:
-        folder = new_folder(run.data)
+        return new_folder(run.data)
     folder.mkdir(parents=True, exist_ok=True)
-    model, picture = folder / MODEL_FILE, folder / CURVES_FILE
+    return folder
+
+
+def save_model(run: Run, folder: Path) -> Path:
+    """Write the model; returns its path. OSError if it can't be written."""
     mlp = run.mlp
     mlp.metadata = {
         "data": run.data.name,
@@ -527,12 +562,18 @@ def save(run: Run, folder: Path | None) -> tuple[Path, Path]:
     }
     if run.settings.lab:
         mlp.metadata["lab_loss"] = run.history.loss
-    mlp.save(model)
+    path = folder / MODEL_FILE
+    mlp.save(path)
+    return path
 
+
+def save_curves(run: Run, folder: Path) -> Path:
+    """Write the picture of the run's curves; returns its path. OSError if it can't be written."""
     from fastmlp.plots import save_figure
 
-    save_figure(curves(run), picture)
-    return model, picture
+    path = folder / CURVES_FILE
+    save_figure(curves(run), path)
+    return path
 
 
 def finite(result: Evaluation) -> dict[str, float | None]:

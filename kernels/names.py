@@ -4,6 +4,36 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: What others call it -> its name here.
+SYNONYMS = {
+    "gpu": "cuda",
+    "nvidia": "cuda",
+    "logistic": "sigmoid",
+    "linear": "identity",
+    "mse": "mean_squared_error",
+    "bce": "binary_cross_entropy",
+    "ce": "cross_entropy",
+    "single": "float32",
+    "double": "float64",
+}
+
+
+def suggestion(given: object, known: Iterable[str]) -> str:
+    """The known name nearest to what was given, as the end of a message: ``"; did you mean 'relu'?"``, or empty.
+
+    Parameters
+    ----------
+    given : object
+        What was given; upper case and hyphens don't matter.
+    known : iterable of str
+        The names that would have been accepted.
+    """
+    names = list(known)
+    text = str(given).lower().replace("-", "_")
+    spelled = {name.lower().replace("-", "_"): name for name in names}
+    near = [SYNONYMS[text]] if SYNONYMS.get(text) in names else get_close_matches(text, spelled, n=1)
+    return f"; did you mean {spelled.get(near[0], near[0])!r}?" if near else ""
+
 
 def unknown_name(argument: str, given: object, known: Iterable[str]) -> ValueError:
     """The exception for a name that is in no table, with the nearest known one.
@@ -23,13 +53,8 @@ def unknown_name(argument: str, given: object, known: Iterable[str]) -> ValueErr
         To be raised by the caller.
     """
     names = list(known)
-    return ValueError(f"{argument}={given!r} is not known; expected one of {', '.join(names)}{hint(str(given), names)}")
-
-
-def hint(given: str, names: list[str]) -> str:
-    """The nearest known name, if one is near."""
-    near = get_close_matches(given, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    expected = ", ".join(names)
+    return ValueError(f"{argument}={given!r} is not known; expected one of {expected}{suggestion(given, names)}")
 
 
 def check_name(argument: str, given: object, known: Iterable[str]) -> None:
@@ -46,7 +71,7 @@ def check_name(argument: str, given: object, known: Iterable[str]) -> None:
         names = list(known)
         own = getattr(given, "__name__", type(given).__name__)  # np.tanh, a class, or an object such as torch's ReLU()
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", own).lower()
-        expected = f"expected a name, one of {', '.join(names)}{hint(words, names)}"
+        expected = f"expected a name, one of {', '.join(names)}{suggestion(words, names)}"
         raise TypeError(f"{argument}={given!r} is a {type(given).__name__}; {expected}")
     if given not in known:
         raise unknown_name(argument, given, known)

@@ -1,12 +1,14 @@
 """The command line, end to end: in subprocesses, and for the many options in this process, which is quicker."""
 
 import csv
+import errno
 import gzip
 import io
 import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +35,12 @@ def fastmlp(*arguments, cwd, code=0, **environment):
     """Run the command in a process of its own; returns what it printed, after looking at its exit code."""
     command = [sys.executable, "-m", "fastmlp", *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=300
+        command,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **{name: str(value) for name, value in environment.items()}},
+        timeout=300,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout, done.stderr
@@ -310,22 +317,29 @@ def test_layers_that_are_none_are_refused(run, text):
         (("--batch-size", "-1"), "--batch-size"),
         (("--threads", "0"), "--threads"),
         (("--seed", "-1"), "--seed"),
-        (("--seed", str(2**32)), "seed="),
+        (("--seed", str(2**32)), "--seed="),
         (("--activation", "rleu"), "did you mean 'relu'?"),
-        (("--loss", "hinge"), "loss='hinge'"),
+        (("--loss", "hinge"), "--loss='hinge'"),
+        (("--loss", "mse"), "did you mean 'mean_squared_error'?"),
+        (("--activation", "ReLU"), "did you mean 'relu'?"),
         (("--optimizer", "smd"), "did you mean 'sgd'?"),
-        (("--learning-rate", "0"), "learning_rate=0.0"),
-        (("--learning-rate", "nan"), "learning_rate=nan"),
-        (("--momentum", "1"), "momentum=1.0"),
-        (("--optimizer", "adam", "--momentum", "0.9"), "momentum=0.9"),
+        (("--learning-rate", "0"), "error: --learning-rate=0.0"),
+        (("--learning-rate", "nan"), "error: --learning-rate=nan"),
+        (("--momentum", "1"), "error: --momentum=1.0"),
+        (("--optimizer", "adam", "--momentum", "0.9"), "error: --momentum=0.9 goes with --optimizer='sgd'"),
         (("--dtype", "float16"), "float16"),
-        (("--backend", "gpu"), "backend='gpu'"),
+        (("--backend", "gpu"), "--backend='gpu'"),
+        (("--backend", "GPU"), "did you mean 'cuda'?"),
+        (("--backend", "numpi"), "did you mean 'numpy'?"),
         (("--backend", "cuda"), "does not work here"),
         (("--preset", "labs"), "did you mean 'lab'?"),
-        (("--data", "cifar"), "data='cifar'"),
+        (("--data", "cifar"), "--data='cifar'"),
+        (("--data", "MNIST"), "did you mean 'mnist'?"),
+        (("--data", ""), "--data"),
+        (("--out", ""), "--out"),
         (("--data", "."), "holds none of MNIST's files"),
         (("--nonsense",), "--nonsense"),
-        (("--learning-rate", "1e20", "--loss", "mean_squared_error", "--activation", "identity"), "learning_rate"),
+        (("--learning-rate", "1e20", "--loss", "mean_squared_error", "--activation", "identity"), "--learning-rate"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -362,7 +376,23 @@ def test_without_mnist_the_digits_take_its_place_in_one_line(run, monkeypatch):
     )
     assert "[64, 100, 10]" in output
     # Asked for by name, it is not replaced.
-    assert is_refused(run("train", *SHORT[2:], "--data", "mnist"), "MNIST was not found: here there")
+    code, _, error = run("train", *SHORT[2:], "--data", "mnist")
+    assert (code, error) == (2, "error: MNIST was not found:\n  here\n  there\n")
+
+
+def test_missing_mnist_is_told_in_short_lines(here):
+    """What was tried, and what to do; with no network, or one that has no such server."""
+    _, error = fastmlp(
+        "train", "--data", "mnist", cwd=here, code=2, FASTMLP_DATA="", HOME=here, XDG_CACHE_HOME=here / "cache",
+        https_proxy="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9",
+    )  # fmt: skip
+    lines = error.splitlines()
+    assert lines[0] == "error: MNIST was not found:"
+    assert len(lines) > 6
+    own = str(here)
+    assert all(len(line.replace(own, "")) <= 100 for line in lines), error
+    for word in ("$FASTMLP_DATA: not set", str(here / "MNIST" / "raw"), "https://", "Set FASTMLP_DATA to a folder"):
+        assert word in error
 
 
 def test_damaged_data_is_named_and_not_replaced_by_the_digits(run, here, monkeypatch):
@@ -415,6 +445,174 @@ def test_out_replaces_an_earlier_run_and_nothing_else(run, here):
         assert is_refused(run("train", *SHORT, "--out", out), "not a folder")
 
 
+@pytest.fixture
+def nothing_is_trained(monkeypatch):
+    """Training is an error: what is to be refused is refused before."""
+
+    def trained(*_, **__):
+        raise AssertionError("it went on to train")
+
+    for name in ("train", "prepare"):
+        monkeypatch.setattr(training_run, name, trained)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder that nobody can write to")
+def test_a_place_that_can_t_be_written_is_refused_before_training(run, here, nothing_is_trained):
+    Path("file").write_text("mine")
+    Path("dangling").symlink_to("nowhere/at/all")
+    for out in ("/proc/self/fd", "/proc/new/folder", "/dev/full", "x" * 300, "file/below", "dangling"):
+        assert is_refused(run("train", *SHORT, "--out", out), f"--out='{out if out[0] == '/' else here / out}'")
+        assert is_refused(run("lab", "sigmoid", "--out", out), f"--out='{out}'")
+        assert is_refused(run("compare", "--data", "digits", "--quick", "--out", out), "--out='")
+        assert is_refused(run("bench", "--quick", "--out", f"{out}/result.json"), f"--out='{out}'")
+        assert is_refused(run("bench", "--quick", "--plots", out), f"--plots='{out}'")
+    assert is_refused(run("bench", "--quick", "--out", "x" * 300), "too long")
+    assert {path.name for path in here.iterdir()} == {"file", "dangling"}
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused_before_training(run, nothing_is_trained):
+    Path("locked").mkdir(mode=0o500)
+    assert is_refused(run("train", *SHORT, "--out", "locked"), "locked", "Permission denied")
+    assert is_refused(run("train", *SHORT, "--out", "locked/new"), "locked", "Permission denied")
+
+
+def test_a_folder_in_the_place_of_a_result_is_refused_before_training(run, digits_run, nothing_is_trained):
+    Path("out", CURVES).mkdir(parents=True)
+    Path("out", MODEL).write_bytes((digits_run[0] / MODEL).read_bytes())
+    assert is_refused(run("train", *SHORT, "--out", "out"), CURVES)
+
+
+def test_a_disk_that_fills_up_is_told_with_the_file_s_name(run, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"o/{MODEL}")
+
+    monkeypatch.setattr(Mlp, "save", full)
+    code, output, error = run("train", *SHORT, "--out", "o")
+    assert (code, error) == (1, f"error: No space left on device: o/{MODEL}\n")
+    assert "test data" in output
+
+
+def test_too_little_memory_is_told_in_a_line(run, monkeypatch):
+    assert is_refused(run("train", *SHORT, "--layers", "999999999,999999999"), "not enough memory")
+
+    def exhausted(_):
+        raise MemoryError
+
+    monkeypatch.setattr(training_run, "train", exhausted)
+    assert run("train", *SHORT)[::2] == (1, "error: there is not enough memory\n")
+
+
+def test_the_end_of_a_file_is_no_interruption(run, monkeypatch):
+    def ended(_):
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(training_run, "train", ended)
+    code, _, error = run("train", *SHORT)
+    assert code == 1
+    assert "interrupted" not in error
+    assert error.endswith("error: Ran out of input\n")
+
+
+def test_the_home_folder_is_put_in_in_every_path(run, here, model, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    monkeypatch.setenv("USERPROFILE", str(here / "home"))
+    home = here / "home"
+    home.mkdir()
+    assert run("train", *SHORT, "--out", "~/run")[0] == 0
+    assert (home / "run" / MODEL).exists()
+    assert is_refused(run("train", *SHORT[2:], "--data=~/run"), str(home / "run"), "holds none of MNIST's files")
+    assert is_refused(run("compare", "--data=~/run"), str(home / "run"), "holds none of MNIST's files")
+    np.save(home / "x.npy", data.digits().test_images[:3])
+    np.save(home / "y.npy", data.digits().test_labels[:3])
+    assert run("predict", "~/run", "~/x.npy")[0] == 0
+    assert run("evaluate", "~/run", "~/x.npy", "--labels=~/y.npy")[0] == 0
+    assert run("lab", "sigmoid", "--out=~/lab")[0] == 0
+    assert list((home / "lab").iterdir())
+    (home / "file").write_text("")
+    assert is_refused(run("compare", "--data", "digits", "--out=~/file"), str(home / "file"))
+    assert is_refused(run("bench", "--quick", "--out=~/run"), str(home / "run"))
+    assert is_refused(run("bench", "--quick", "--plots=~/file"), str(home / "file"))
+    assert not (here / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compare", "--data", "digits", "--learning-rate", "0"), ("--learning-rate=0.0",)),
+        (("compare", "--data", "digits", "--models", "mpl"), ("--models='mpl'", "did you mean 'mlp'?")),
+        (("compare", "--data", "digits", "--device", "gpu"), ("--device='gpu'", "did you mean 'cuda'?")),
+        (("compare", "--data", "digit"), ("--data='digit'", "did you mean 'digits'?")),
+        (("bench", "--contenders", "fastmpl-cpu"), ("--contenders='fastmpl-cpu'", "did you mean 'fastmlp-cpu'?")),
+        (("bench", "--suite", "hedline"), ("--suite='hedline'", "did you mean 'headline'?")),
+        (("lab", "sigmiod"), ("PART='sigmiod'", "did you mean 'sigmoid'?")),
+        (("predict", "m", "x.npy", "--format", "jason"), ("--format='jason'", "did you mean 'json'?")),
+        (("tarin",), ("did you mean 'train'?",)),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_wrong_choice_gets_a_suggestion_under_the_option_s_name(run, arguments, words):
+    if arguments[0] == "compare":
+        pytest.importorskip("torch")
+    result = run(*arguments)
+    assert is_refused((*result[:2], result[2].replace("Did", "did")), *words)
+
+
+def test_a_file_that_is_named_like_a_parameter_keeps_its_name(run):
+    Path("seed=1").mkdir()
+    Path("seed=1/batch_size").write_text("no model")
+    for path in ("seed=1/batch_size", "./seed=1/batch_size", str(Path("seed=1/batch_size").absolute())):
+        _, _, error = run("evaluate", path, "digits")
+        assert "seed=1/batch_size" in error
+        assert "--" not in error
+
+
+# ---- standard output and error that fail ----
+
+
+def in_a_shell(line, cwd):
+    """Run a line of bash, in which $fastmlp is the command; returns exit code, output and error."""
+    environment = {**os.environ, "fastmlp": f"{sys.executable} -m fastmlp", "short": " ".join(SHORT)}
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+
+
+@needs_bash
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", "| head -1", "| true"])
+def test_streams_that_nobody_reads_change_nothing(tmp_path, streams):
+    code, _, error = in_a_shell(f"set -o pipefail; $fastmlp train $short --out o {streams}", tmp_path)
+    assert (code, error) == (0, "")
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {MODEL, CURVES}
+    assert len(Mlp.load(tmp_path / "o" / MODEL).history) == 2
+
+
+@needs_bash
+@needs_full
+@pytest.mark.parametrize("python", ["", "PYTHONUNBUFFERED=1"])
+def test_output_that_can_t_be_written_is_told_once_the_model_is_saved(tmp_path, python):
+    code, _, error = in_a_shell(f"{python} $fastmlp train $short --out o >/dev/full", tmp_path)
+    assert (code, error) == (1, "error: standard output: No space left on device\n")
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {MODEL, CURVES}
+    assert len(Mlp.load(tmp_path / "o" / MODEL).history) == 2
+
+
+@needs_bash
+@needs_full
+def test_predictions_survive_streams_that_fail(model, tmp_path):
+    np.save(tmp_path / "x.npy", np.tile(data.digits().test_images, (20, 1)))
+    for form in ("text", "csv"):
+        command = f"$fastmlp predict {model} x.npy --backend numpy --format {form}"
+        assert in_a_shell(f"{command} >&-", tmp_path) == (0, "", "")
+        code, output, error = in_a_shell(f"set -o pipefail; {command} | head -1", tmp_path)
+        assert (code, output.count("\n"), error) == (0, 1, "")
+        code, _, error = in_a_shell(f"{command} >/dev/full", tmp_path)
+        assert (code, error) == (1, "error: standard output: No space left on device\n")
+
+
 def test_a_compilation_is_announced(run, monkeypatch):
     from fastmlp.kernels import cpu
 
@@ -456,6 +654,27 @@ def test_ctrl_c_before_the_first_epoch_saves_nothing(run, here, monkeypatch):
     code, _, error = run("train", *SHORT)
     assert (code, error) == (130, "interrupted\n")
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["evaluate", "second fit"])
+def test_ctrl_c_after_the_last_epoch_keeps_the_model(run, monkeypatch, moment):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    if moment == "evaluate":
+        monkeypatch.setattr(training_run, "evaluate", interrupted)
+    else:
+        original, calls = Mlp.fit, []
+
+        def fit(*arguments, **options):
+            calls.append(1)
+            return original(*arguments, **options) if len(calls) == 1 else interrupted()
+
+        monkeypatch.setattr(Mlp, "fit", fit)
+    code, output, error = run("train", *SHORT, "--out", "o")
+    assert (code, error) == (130, "interrupted\n")
+    assert len(Mlp.load("o/" + MODEL).history) == (2 if moment == "evaluate" else 1)
+    assert f"model   {Path('o', MODEL)}" in output
 
 
 def test_divergence_later_on_keeps_the_good_epochs(run, monkeypatch):
@@ -615,6 +834,117 @@ def test_predict_refuses_a_regression(run):
     assert is_refused(run("predict", "line.safetensors", "x.npy"), "does not classify")
 
 
+def test_a_run_s_folder_stands_for_the_model_in_it(run, digits_run, model):
+    np.save("x.npy", data.digits().test_images[:5])
+    for command in (("predict", "x.npy"), ("evaluate", "digits")):
+        by_file = run(command[0], model, command[1])
+        assert by_file[0] == 0
+        assert run(command[0], digits_run[0], command[1]) == by_file
+        Path("empty").mkdir(exist_ok=True)
+        assert is_refused(run(command[0], "empty", command[1]), "empty", MODEL)
+
+
+# ---- evaluate ----
+
+
+def figures(output):
+    """Loss, accuracy (0 to 1), and for each label its samples and how many were right, in an evaluation's output."""
+    loss = float(re.search(r"loss +│ ([\d.]+)", output)[1])
+    accuracy = float(re.search(r"accuracy +│ ([\d.]+)%", output)[1]) / 100
+    rows = re.findall(r"│ +(\d+) │ +([\d,]+) │ +([\d,]+) │", output)
+    return loss, accuracy, {int(label): (int(samples), int(right)) for label, samples, right in rows}
+
+
+def test_evaluate_agrees_with_the_model_on_every_kind_of_data(run, model, here):
+    digits, mlp = data.digits(), Mlp.load(model, backend="numpy")
+    X, y = digits.test_images, digits.test_labels
+    given = mlp.classify(X)
+    expected = mlp.evaluate(X, y)
+    by_label = {label: (int(np.sum(y == label)), int(np.sum(given[y == label] == label))) for label in range(10)}
+    square = X.reshape(-1, 8, 8)
+    write_idx(here / "images.gz", square)
+    Path("labels").write_bytes(b"\0\0\x08\x01" + np.array([len(y)], ">u4").tobytes() + y.astype(np.uint8).tobytes())
+    np.save("X.npy", X)
+    np.save("y.npy", y)
+    np.savez("lab.npz", X=square, y=y)
+    np.savez_compressed("keras.npz", x_train=X[:1], y_train=y[:1], x_test=square, y_test=y.astype(np.uint8))
+    for arguments in (
+        ("digits",),
+        ("images.gz", "--labels", "labels"),
+        ("X.npy", "--labels", "y.npy"),
+        ("X.npy", "--labels", "labels"),
+        ("lab.npz",),
+        ("keras.npz",),
+    ):
+        code, output, error = run("evaluate", model, *arguments, "--backend", "numpy")
+        assert (code, error) == (0, "")
+        loss, accuracy, rows = figures(output)
+        assert loss == pytest.approx(expected.loss, abs=1e-4)
+        assert accuracy == pytest.approx(expected.accuracy, abs=1e-4)
+        assert rows == by_label
+
+
+def test_evaluate_takes_a_folder_of_pictures_for_each_label(run, model):
+    X, y = data.digits().test_images[:40], data.digits().test_labels[:40]
+    for i, (image, label) in enumerate(zip(X, y, strict=True)):
+        Path("pictures", str(label)).mkdir(parents=True, exist_ok=True)
+        grey = np.round(image.reshape(8, 8) * (255 / 16)).astype(np.uint8)
+        Image.fromarray(grey).save(f"pictures/{label}/{i}.png")
+    code, output, _ = run("evaluate", model, "pictures", "--backend", "numpy")
+    assert code == 0
+    assert figures(output)[1] == pytest.approx(Mlp.load(model, backend="numpy").score(X, y), abs=1e-4)
+
+
+def test_evaluate_says_what_a_label_is_taken_for(run, here):
+    mlp = Mlp([2, 3], loss="cross_entropy", dtype="float64", backend="numpy")
+    mlp.weights = [[[0.0, 9.0, 0.0], [0.0, 0.0, 9.0], [-9.0, 0.0, 0.0]]]
+    mlp.save("m.safetensors")
+    X = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    np.savez("d.npz", X=X, y=np.array([0, 0, 0, 1]))
+    _, output, _ = run("evaluate", "m.safetensors", "d.npz")
+    assert figures(output)[1:] == (0.5, {0: (3, 1), 1: (1, 1)})
+    assert re.search(r"0 │ +3 │ +1 │ +33.33% │ 1 \(2\)", output)
+
+
+def test_evaluate_a_regression_has_a_loss_alone(run):
+    mlp = Mlp([2, 1], loss="mean_squared_error", backend="numpy", dtype="float64")
+    mlp.weights = [[[0.0, 1.0, 0.0]]]
+    mlp.save("line.safetensors")
+    np.savez("d.npz", X=np.array([[2.0, 0.0], [-3.0, 0.0]]), y=np.array([3.0, -3.0]))
+    code, output, _ = run("evaluate", "line.safetensors", "d.npz")
+    assert code == 0
+    assert "0.2500 (mean squared error)" in output
+    assert "accuracy" not in output
+
+
+@needs_mnist
+def test_evaluate_refuses_data_of_another_size(run, model):
+    assert is_refused(run("evaluate", model, "mnist"), "[10000, 784]", "8 × 8")
+
+
+def test_evaluate_refuses_what_it_can_t_use(run, model, expected):
+    images, labels, _ = expected
+    np.save("x.npy", images)
+    np.save("y.npy", labels[:3])
+    assert is_refused(run("evaluate", model, "x.npy"), "x.npy", "--labels")
+    assert is_refused(run("evaluate", model, "x.npy", "--labels", "y.npy"), "y.npy holds 3 labels for 6")
+    assert is_refused(run("evaluate", model, "x.npy", "--labels", "nowhere.npy"), "nowhere.npy")
+    assert is_refused(run("evaluate", model, "nowhere.npz"), "nowhere.npz")
+    assert is_refused(run("evaluate", model, "mnits"), "DATA='mnits'", "did you mean 'mnist'?")
+    assert is_refused(run("evaluate", "nowhere", "digits"), "nowhere")
+    Path("text.npz").write_text("no archive")
+    assert is_refused(run("evaluate", model, "text.npz"), "text.npz")
+    np.savez("other.npz", a=images, b=labels)
+    assert is_refused(run("evaluate", model, "other.npz"), "other.npz holds a, b", "x_test and y_test")
+    np.savez("cut.npz", X=images, y=labels)
+    Path("cut.npz").write_bytes(Path("cut.npz").read_bytes()[:-100])
+    assert is_refused(run("evaluate", model, "cut.npz"), "cut.npz")
+    np.savez("wide.npz", X=np.zeros((6, 65)), y=labels)
+    assert is_refused(run("evaluate", model, "wide.npz"), "wide.npz holds [6, 65]")
+    np.savez("eleven.npz", X=images, y=labels + 10)
+    assert is_refused(run("evaluate", model, "eleven.npz"), "labels")
+
+
 # ---- info, help, version ----
 
 
@@ -634,7 +964,7 @@ def test_info_tells_versions_and_backends(tmp_path):
 def test_help_and_version(run):
     code, output, error = run("--help")
     assert (code, error) == (0, "")
-    for command in ("train", "predict", "info"):
+    for command in ("train", "predict", "evaluate", "info"):
         assert command in output
     assert run()[:2] == (0, output)
     code, output, _ = run("train", "--help")
@@ -646,7 +976,8 @@ def test_help_and_version(run):
         assert f"--{option} " in output
     from fastmlp import __version__
 
-    assert run("--version") == (0, f"fastmlp {__version__}\n", "")
+    for option in ("--version", "-V"):
+        assert run(option) == (0, f"fastmlp {__version__}\n", "")
 
 
 def test_help_imports_nothing_heavy():

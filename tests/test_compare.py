@@ -140,11 +140,11 @@ def test_an_earlier_comparison_is_replaced_and_nothing_else(run, tmp_path):
     ("arguments", "message"),
     [
         (("--models", "mlp,rnn"), "models='rnn' is not known; expected one of mlp, torch-mlp, cnn, mixer"),
-        (("--models", ","), "models is empty"),
+        (("--models", ","), "--models is empty"),
         (("--epochs", 0), "epochs"),
         (("--seeds", 0), "seeds"),
         (("--batch-size", 0), "batch-size"),
-        (("--learning-rate", 0), "learning_rate=0.0"),
+        (("--learning-rate", 0), "--learning-rate=0.0"),
         (("--device", "abacus"), "device='abacus'"),
         (("--data", "nowhere"), "data='nowhere'"),
         (("--data", "digits", "--models", "cnn"), "models='cnn' leaves nobody to compare: CNN, preloaded needs images"),
