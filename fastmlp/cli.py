@@ -367,7 +367,7 @@ def lab(
         lab_run.make_folder(out)
     lacking = lab_run.run(parts, out, quick, say)
     if lacking:
-        raise Mistake("\n".join(lacking))
+        raise Mistake("; ".join(lacking))
 
 
 @app.command()
