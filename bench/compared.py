@@ -1,4 +1,4 @@
-"""The README's table of the lab's claims, from a result of ``fastmlp compare``.
+"""The README's table of accuracies and times, from a result of ``fastmlp compare``.
 
 ``python -m fastmlp.bench.compared README.md bench/results/compare/compare.json`` rewrites what stands between the two
 marks; with ``--check`` it only says whether that is current.

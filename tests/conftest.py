@@ -38,3 +38,19 @@ def backend(request) -> str:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)
+
+
+@pytest.fixture
+def little_mnist(tmp_path, monkeypatch):
+    """Learnable images in MNIST's files, few of them: the real ones are not needed to see a program train."""
+    from fastmlp.bench.time_to_accuracy import write_idx
+    from fastmlp.bench.work import Work
+
+    images, labels = Work(source="synthetic", samples=1200).pixels(), Work(source="synthetic", samples=1200).load()[1]
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, part in (("train", slice(0, 1000)), ("t10k", slice(1000, None))):
+        write_idx(raw / f"{name}-images-idx3-ubyte", images[part].reshape(-1, 28, 28))
+        write_idx(raw / f"{name}-labels-idx1-ubyte", labels[part].astype(np.uint8))
+    monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
+    return tmp_path

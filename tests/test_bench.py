@@ -923,19 +923,6 @@ def test_learning_rate_falls_to_zero():
     assert "0.4 falling to 0 over 4 epochs" in settings.title
 
 
-@pytest.fixture
-def little_mnist(tmp_path, monkeypatch):
-    """Learnable images in MNIST's files, few of them: the real ones are not needed to see a program train."""
-    images, labels = Work(source="synthetic", samples=1200).pixels(), Work(source="synthetic", samples=1200).load()[1]
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name, part in (("train", slice(0, 1000)), ("t10k", slice(1000, None))):
-        time_to_accuracy.write_idx(raw / f"{name}-images-idx3-ubyte", images[part].reshape(-1, 28, 28))
-        time_to_accuracy.write_idx(raw / f"{name}-labels-idx1-ubyte", labels[part].astype(np.uint8))
-    monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
-    return tmp_path
-
-
 HAS_JAX = importlib.util.find_spec("jax") is not None
 HAS_TORCHVISION = HAS_TORCH and importlib.util.find_spec("torchvision") is not None
 
