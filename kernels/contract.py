@@ -45,9 +45,11 @@ class Backend(Protocol):
     def evaluate(
         self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
     ) -> tuple[float, int]:
-        """Mean loss over all samples, and how many of them have their largest output where Y has.
+        """Mean loss over all samples, and how many of them are right.
 
-        With a single output: how many have output and target on the same side of ½.
+        With several outputs, a sample is right if its largest output is at its label, or where its row of Y is
+        largest. With a single output, and with several sigmoid outputs whose targets are rows, every output is a yes
+        or no of its own: a sample is right if all its outputs are on their targets' side of ½ (`counts_sides`).
         """
 
     def backpropagation(
@@ -80,6 +82,20 @@ class Backend(Protocol):
         filled with ½ the mean squared error over all entries of each batch's outputs before its step: what the lab
         draws, whatever it descends.
         """
+
+
+def counts_sides(network: Network, labels: bool) -> bool:
+    """Whether `Backend.evaluate` counts samples whose outputs are all on their targets' side of ½.
+
+    Otherwise it counts those whose largest output is where the target's is. Backends ask this, so that all agree.
+
+    Parameters
+    ----------
+    network : Network
+    labels : bool
+        Whether the targets are labels rather than rows.
+    """
+    return network.sizes[-1] == 1 or (not labels and network.activations[-1] == "sigmoid")
 
 
 def check_flat(name: str, array: np.ndarray, size: int, dtype: str) -> None:

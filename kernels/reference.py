@@ -6,7 +6,14 @@ Shapes as in `fastmlp.kernels.contract`. ``threads`` is taken and left alone: Nu
 import numpy as np
 
 from fastmlp.kernels.activations import ACTIVATIONS, SOFTMAX
-from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
+from fastmlp.kernels.contract import (
+    check_flat,
+    check_inputs,
+    check_order,
+    check_state,
+    check_writable,
+    counts_sides,
+)
 from fastmlp.kernels.losses import CROSS_ENTROPY, LOSSES
 from fastmlp.kernels.network import Network
 from fastmlp.kernels.updates import UPDATES, Rule, State
@@ -80,13 +87,14 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
 def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
-    """Mean loss, and the number of samples whose largest output is where it should be."""
+    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
     check_inputs(network, parameters, X, Y)
     values, zs, slopes = forward(network, parameters, X)
+    sides = counts_sides(network, labels=Y.ndim == 1)
     Y = targets(network, Y)
     loss, _ = output_loss(network, zs[-1], values[-1], slopes[-1], Y)
-    if network.sizes[-1] == 1:
-        return loss, int(((values[-1] > 0.5) == (Y > 0.5)).sum())
+    if sides:
+        return loss, int(((values[-1] > 0.5) == (Y > 0.5)).all(1).sum())
     return loss, int((values[-1].argmax(1) == Y.argmax(1)).sum())
 
 

@@ -40,6 +40,7 @@ from torch_twin import Twin
 from fastmlp import kernels
 from fastmlp.kernels import Network, Rule, State, reference
 from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.contract import counts_sides
 from fastmlp.kernels.losses import OUTPUTS
 from fastmlp.kernels.network import aligned_zeros
 
@@ -57,9 +58,9 @@ def compiled(request):
 
 # ------------------------------------------------------------------------------------------- one pass, both ways
 def unsure_hits(problem: Problem, output: np.ndarray, error: np.ndarray) -> int:
-    """The number of samples whose two largest outputs (one output: whose output and ½) rounding may swap."""
-    if output.shape[1] == 1:
-        return int((abs(output[:, 0] - 0.5) < error[:, 0]).sum())
+    """The number of samples whose two largest outputs (or an output and ½, if sides count) rounding may swap."""
+    if counts_sides(problem.network, labels=problem.Y.ndim == 1):
+        return int((abs(output - 0.5) < error).any(1).sum())
     top = np.argsort(output, 1)[:, -2:]
     gaps = np.diff(np.take_along_axis(output, top, 1), axis=1)[:, 0]
     return int((gaps < np.take_along_axis(error, top, 1).sum(1)).sum())
@@ -89,6 +90,27 @@ def check_one_pass(module, problem: Problem, what: str, threads: int | None = No
     expected_gradients, _ = reference.backpropagation(*problem.arrays)
     assert_close(loss, expected_loss, bounds.loss, f"backpropagation's loss of {what}")
     check_gradients(network, gradients, expected_gradients, bounds, what)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
+@pytest.mark.parametrize("n_out", [2, 3, 9, 40])
+def test_rows_for_sigmoid_outputs_want_every_output_right(compiled, n_out, loss, dtype):
+    """Counted here, from the outputs: rows by the sides of ½ of all outputs, labels by the largest output."""
+    network = Network.build([6, 5, n_out], "tanh", "sigmoid", loss, dtype=dtype)
+    problem = random_problem(network, 50, seed=n_out)
+    outputs = compiled.predict(network, problem.parameters, problem.X)
+    rng = np.random.default_rng(n_out)
+    flipped = rng.random(outputs.shape) < np.where(rng.random((50, 1)) < 0.5, 0, 2 / n_out)
+    Y = np.where((outputs > 0.5) ^ flipped, rng.uniform(0.6, 1, outputs.shape), rng.uniform(0, 0.5, outputs.shape))
+    right = int((~flipped).all(1).sum())
+    assert 0 < right < 50
+    for threads in (1, 2):
+        _, hits = compiled.evaluate(network, problem.parameters, problem.X, Y.astype(dtype), threads=threads)
+        assert hits == right
+    labels = np.where(rng.random(50) < 0.5, outputs.argmax(1), 0).astype(np.int32)
+    _, hits = compiled.evaluate(network, problem.parameters, problem.X, labels)
+    assert hits == (outputs.argmax(1) == labels).sum()
 
 
 def check_gradients(network, gradients, expected, bounds, what):

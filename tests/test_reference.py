@@ -153,6 +153,27 @@ def test_hits_by_hand(outputs, Y, hits):
     assert reference.evaluate(network, parameters, np.eye(n), Y)[1] == hits
 
 
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
+@pytest.mark.parametrize(
+    ("outputs", "Y", "hits"),
+    [
+        ([[0.9, 0.2, 0.2]], [[1.0, 1.0, 1.0]], 0),  # one of three outputs that should all be on
+        ([[0.9, 0.6, 0.7]], [[1.0, 1.0, 1.0]], 1),
+        ([[0.6, 0.7, 0.1], [0.6, 0.4, 0.1]], [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], 1),  # the largest alone is not enough
+        ([[0.1, 0.2, 0.3]], [[0.0, 0.0, 0.0]], 1),  # none on, though the largest is elsewhere than argmax's first
+        ([[0.6, 0.7, 0.1], [0.6, 0.4, 0.1]], [1, 0], 2),  # labels: the largest output
+    ],
+)
+def test_hits_of_sigmoid_outputs_by_hand(loss, outputs, Y, hits):
+    """Rows are a yes or no for each output, all of which must be right; labels are classes."""
+    logits = np.log(np.array(outputs) / (1 - np.array(outputs)))
+    n, n_out = logits.shape
+    network = Network.build([n, n_out], output="sigmoid", loss=loss, bias=False, dtype="float64")
+    Y = np.array(Y)
+    Y = Y.astype(np.int32) if Y.ndim == 1 else Y
+    assert reference.evaluate(network, parameters_of(network, logits.T), np.eye(n), Y)[1] == hits
+
+
 STEPS_BY_HAND = [
     # Gradients 2 then -1, η = ½. Plain: 1 - 1 = 0; 0 + ½.
     (Rule("plain", 0.5), [0.0, 0.5]),

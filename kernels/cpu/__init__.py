@@ -4,7 +4,14 @@ import time
 
 import numpy as np
 
-from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
+from fastmlp.kernels.contract import (
+    check_flat,
+    check_inputs,
+    check_order,
+    check_state,
+    check_writable,
+    counts_sides,
+)
 from fastmlp.kernels.cpu import cache, drivers, entries, plan, team
 from fastmlp.kernels.cpu.config import (
     BRIEF_SAMPLE,
@@ -147,9 +154,10 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
 def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
-    """Mean loss, and the number of samples whose largest output is where it should be."""
+    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
     check_inputs(network, parameters, X, Y)
     p = _plan_for_one_pass(network, X, threads)
+    p.plan[entries.SIDES] = counts_sides(network, labels=Y.ndim == 1)
     _run(entries.EVALUATE, network, p, parameters, _targets(Y))
     loss, hits = p.partial.reshape(-1, 8).sum(0)[:2]
     plan.plans.keep(p)

@@ -79,6 +79,7 @@ from fastmlp.kernels.cpu.entries import (
     SCRATCH_ARRAY,
     SETTINGS_ARRAY,
     SHIFT,
+    SIDES,
     SIZE,
     SLOPES,
     SLOTS,
@@ -612,14 +613,17 @@ def train_large(
 # ------------------------------------------------------------------------------------------------------------ inference
 @compiled
 def count_hits(plan, table, scratch, p0, t0, n):
-    """How many of n rows have their largest output where the target has (one output: are on the same side of ½)."""
+    """How many of n rows are right: as `fastmlp.kernels.contract.counts_sides` has it, in all outputs or the largest."""
     last = plan[LAYERS] - 1
     n_out, stride = table[last, N_OUT], table[last, OUT_STRIDE]
     hits = 0
     for i in range(n):
         p, t = p0 + i * stride, t0 + i * stride
-        if n_out == 1:
-            hits += (scratch[p] > 0.5) == (scratch[t] > 0.5)
+        if plan[SIDES]:
+            right = True
+            for k in range(n_out):
+                right &= (scratch[p + k] > 0.5) == (scratch[t + k] > 0.5)
+            hits += right
             continue
         answer, truth = 0, 0
         for k in range(1, n_out):

@@ -61,8 +61,9 @@ TABLE_COLUMNS = 12
     ALWAYS,  # the rows that every step concerns
     PARTIAL,  # scratch offset of the parts of the logits that each member has, of two batches
     PACKED,  # offset in a member's region of what wide layers have copied
+    SIDES,  # what `EVALUATE` counts: samples with all outputs on the right side of ½, or with the largest at its place
     PLAN_LENGTH,
-) = range(51)
+) = range(52)
 
 #: Arrays that are found through the plan: after its own entries come, for each, its address and its length. First those
 #: that a plan keeps, then those of a job (0, 0 where it has none).

@@ -47,7 +47,7 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
 def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
-    """Mean loss, and the number of samples whose largest output is where it should be."""
+    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
     return _calls().evaluate(network, parameters, X, Y)
 
 

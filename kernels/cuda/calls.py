@@ -63,7 +63,7 @@ def predict(network: Network, parameters: Any, X: Any) -> np.ndarray:
 
 
 def evaluate(network: Network, parameters: Any, X: Any, Y: Any) -> tuple[float, int]:
-    """Mean loss, and the number of samples whose largest output is where it should be."""
+    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
     arguments.inputs(network, parameters, X, Y)
     with at_work() as (device, stream):
         loss = memory.zeros(1, network.dtype, stream)

@@ -46,7 +46,7 @@ def predict(device: Device, network: Network, parameters: Any, X: Any, out: Any,
 def evaluate(
     device: Device, network: Network, parameters: Any, X: Any, Y: Any, loss: Any, hits: Any, stream: Any
 ) -> None:
-    """Mean loss: ``loss`` T [1]; and how many samples have their largest output where Y has: ``hits`` uint32 [1]."""
+    """Mean loss: ``loss`` T [1]; and how many samples are right: ``hits`` uint32 [1]."""
     memory.clear(hits, stream)
     _pass(device, network, "evaluate", X, Y, stream, parameters=parameters, losses=loss, hits=hits)
 

@@ -345,7 +345,7 @@ def output_rows(w: Text, spec: Spec, first: str, stop: str, step: str) -> None:
                 row_of_softmax(w, spec)
             if spec.job == "evaluate":
                 w("best = zero", "best_at = uint32(0xffffffff)", "top_y = zero", "top_y_at = uint32(0xffffffff)")
-                w("right = uint32(0)")
+                w("wrong = uint32(0)")
             with w.each("c", "lane", "n_out", f"uint32({width})"):
                 output_element(w, spec)
             if spec.job == "evaluate":
@@ -409,16 +409,20 @@ def output_element(w: Text, spec: Spec) -> None:
 
 
 def best_so_far(w: Text) -> None:
-    """Lines that keep the largest output and the largest target of a row, the first of equals; NaN is the largest."""
+    """Lines that keep the largest output and the largest target of a row, the first of equals; NaN is the largest.
+
+    And whether an output is on the wrong side of ½, where that is what counts
+    (`fastmlp.kernels.contract.counts_sides`).
+    """
     for best, x in (("best", "a"), ("top_y", "y")):
         with w.block(f"if {best}_at == uint32(0xffffffff) or {x} > {best} or ({x} != {x} and {best} == {best}):"):
             w(f"{best} = {x}", f"{best}_at = c")
-    with w.block("if n_out == uint32(1) and (a > half) == (y > half):"):
-        w("right = uint32(1)")
+    with w.block("if (a > half) != (y > half):"):
+        w("wrong = uint32(1)")
 
 
 def count_hit(w: Text, spec: Spec) -> None:
-    """Lines that compare, over all lanes of a row, where output and target are largest."""
+    """Lines that find, over all lanes of a row, whether it is right (`fastmlp.kernels.contract.counts_sides`)."""
     for m in lanes_below(spec.lanes):
         for best in ("best", "top_y"):
             w(f"other = cuda.shfl_xor_sync(uint32(0xffffffff), {best}, {m})")
@@ -430,8 +434,11 @@ def count_hit(w: Text, spec: Spec) -> None:
             known = "other_at != uint32(0xffffffff)"
             with w.block(f"if {known} and ({best}_at == uint32(0xffffffff) or ({larger}) or ({equal})):"):
                 w(f"{best} = other", f"{best}_at = other_at")
-    with w.block("if n_out > uint32(1) and best_at == top_y_at:"):
-        w("right = uint32(1)")
+        w(f"wrong |= uint32(cuda.shfl_xor_sync(uint32(0xffffffff), int32(wrong), {m}))")
+    if spec.output == "sigmoid" and not spec.labels:
+        w("right = uint32(wrong == uint32(0))")
+    else:
+        w("right = uint32(wrong == uint32(0)) if n_out == uint32(1) else uint32(best_at == top_y_at)")
     with w.block("if here and lane == uint32(0):"):
         w("hit_sum = uint32(hit_sum + right)")
 

@@ -43,6 +43,21 @@ def test_hits_are_counted_as_numpy_counts_them():
                 assert cuda.evaluate(network, parameters, X, Y)[1] == reference.evaluate(network, parameters, X, Y)[1]
 
 
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
+def test_rows_for_sigmoid_outputs_want_every_output_right(loss):
+    for n_out, lanes in ((3, 1), (3, 2), (9, 4)):
+        network = Network.build([4, n_out], output="sigmoid", loss=loss)
+        problem = random_problem(network, 11)
+        outputs = reference.predict(network, problem.parameters, problem.X)
+        Y = (outputs > 0.5).astype(np.float32)
+        Y[::3, -1] = 1 - Y[::3, -1]  # wrong in an output that need not be the largest
+        labels = np.where(np.arange(11) % 2, outputs.argmax(1), 0).astype(np.int32)
+        with laid_out(bands=True, lanes=lanes):
+            assert cuda.evaluate(network, problem.parameters, problem.X, Y)[1] == 7
+            hits = (outputs.argmax(1) == labels).sum()
+            assert cuda.evaluate(network, problem.parameters, problem.X, labels)[1] == hits
+
+
 def test_what_is_no_number_is_not_hidden():
     for hidden in ACTIVATIONS:
         network = Network.build((9, 5, 3), hidden)
