@@ -6,17 +6,23 @@ what was given and what was expected. Wrong data is a ValueError; a number of th
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp.kernels import Network
+from fastmlp.kernels import Network, Rule
+from fastmlp.kernels.activations import SOFTMAX
 from fastmlp.kernels.contract import INPUT_DTYPES
 from fastmlp.kernels.losses import CROSS_ENTROPY
+from fastmlp.kernels.network import check_holds
 
 #: The dtypes that the kernels read as they are.
 INPUTS = frozenset(np.dtype(name) for name in INPUT_DTYPES)
+
+#: What Python calls a real number, and what databases give for one.
+NUMBER = (numbers.Real, np.bool_, Decimal)
 
 #: How far the sum of a row of probabilities may be off 1: float16 rows still pass.
 ROW_SUM_TOLERANCE = 1e-3
@@ -78,15 +84,128 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
+def rule(given: Rule, dtype: str) -> Rule:
+    """An update rule whose hyperparameters a dtype holds, or else ValueError."""
+    for name in ("learning_rate", "momentum", "beta1", "beta2", "epsilon"):
+        value = getattr(given, name)
+        check_holds(name, value, dtype)
+        if name.startswith("beta") and np.dtype(dtype).type(value) == 1:
+            raise ValueError(f"{name}={value!r} is 1 in {dtype}; expected less, or dtype='float64'")
+    return given
+
+
 def numeric(name: str, values: ArrayLike) -> np.ndarray:
-    """An array of real numbers, or else ValueError."""
+    """An array of real numbers, or else a ValueError that says what is none, where it is and what to do about it."""
+    if hasattr(values, "toarray") and hasattr(values, "nnz"):
+        raise ValueError(f"{name} is sparse, a {type(values).__name__}; give a dense array: {name}.toarray()")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        place = np.argwhere(np.ma.getmaskarray(values))[0].tolist()
+        raise ValueError(f"{name} is masked at {place}; give every entry a value, such as by {name}.filled(0)")
     try:
         array = np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever an object's own conversion raises
+        raise ValueError(f"{name} is no array of numbers: {ragged(name, values) or error}") from None
+    if array.dtype.kind == "O" and array.ndim:  # numbers of several kinds, such as a frame's whole numbers and booleans
+        array = of_objects(array)
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}; expected real numbers")
+        what = not_a_number(name, values, array)
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}; expected real numbers, but {what}")
     return array
+
+
+def of_objects(array: np.ndarray) -> np.ndarray:
+    """An array of Python objects as numbers, if all are numbers that an array can hold; else the array itself."""
+    if not all(isinstance(value, NUMBER) for value in array.flat):
+        return array
+    values = np.array(array.tolist())
+    try:
+        return values if values.dtype.kind in "biuf" else values.astype(np.float64)  # fractions, and long integers
+    except OverflowError:
+        return array
+
+
+def ragged(name: str, values: ArrayLike) -> str:
+    """Which of some rows differ in length, in words; "" if that is not it."""
+    if not isinstance(values, list | tuple):
+        return ""
+    lengths = [len(row) if isinstance(row, Sequence | np.ndarray) else 1 for row in values]
+    odd = next((i for i, length in enumerate(lengths) if length != lengths[0]), None)
+    if odd is None:
+        return ""
+    return f"{name}[0] has {lengths[0]} entries, {name}[{odd}] has {lengths[odd]}; expected rows of one length"
+
+
+def not_a_number(name: str, values: ArrayLike, array: np.ndarray) -> str:
+    """In words, what of the given values is no real number, where it is, and what to do about it."""
+    if array.ndim == 0:
+        return f"it is {article(values)}"
+    for label, column in columns(values):
+        try:
+            numeric(f"column {label!r}", column)
+        except ValueError:
+            inner = np.asarray(column)
+            return f"column {label!r} {holds(inner if inner.ndim else array)}"
+    kind = array.dtype.kind
+    if kind == "U" and not isinstance(values, np.ndarray):  # of numbers among text NumPy makes text
+        array = np.asarray(values, object)
+    return f"it {holds(array)}"
+
+
+def columns(values: object) -> Iterator[tuple[object, object]]:
+    """Labels and columns of a frame of pandas or polars, or what works like one; of other things none."""
+    if not hasattr(values, "columns") or not hasattr(values, "dtypes"):
+        return
+    if hasattr(values, "items"):
+        yield from values.items()
+    elif hasattr(values, "get_columns"):
+        yield from ((column.name, column) for column in values.get_columns())
+
+
+#: What to do about entries that are no real numbers, by the kind of their dtype.
+REMEDIES = {
+    "c": "give the real and the imaginary part columns of their own",
+    "M": "turn dates into numbers first, such as the days since one of them",
+    "m": "turn spans of time into numbers first: divide by numpy.timedelta64(1, 's')",
+    "V": "turn fields into columns: numpy.lib.recfunctions.structured_to_unstructured",
+}
+
+
+def holds(array: np.ndarray) -> str:
+    """What of an array is no real number: "holds 'Rome' (str) at [3]; …" and what to do."""
+    kind = array.dtype.kind
+    if kind in REMEDIES:
+        return f"holds {array.dtype}; {REMEDIES[kind]}"
+    for place, value in np.ndenumerate(array):
+        if isinstance(value, NUMBER):
+            continue
+        where = f"holds {value!r} ({type(value).__name__}) at {list(place)}"
+        if value is None or type(value).__name__ in ("NAType", "NaTType"):
+            return f"{where}, so no value: fill it in, or leave that sample out"
+        if isinstance(value, str | bytes):
+            return f"{where}; {about_text(value)}"
+        if isinstance(value, Sequence | np.ndarray):
+            return f"{where}; expected rows of one length"
+        return f"{where}; encode it as numbers first"
+    return "holds whole numbers that no float can hold"
+
+
+def about_text(value: str | bytes) -> str:
+    """What to do about text: convert it if it is a number's, encode it if not."""
+    try:
+        float(value)
+    except ValueError:
+        return (
+            "encode text as numbers first, such as a column of 0 and 1 for each value, or for class labels "
+            "numpy.unique(y, return_inverse=True)[1]"
+        )
+    return "it is text; convert it to numbers first, such as by astype(float)"
+
+
+def article(value: object) -> str:
+    """A thing that is no array, by its type."""
+    return "None" if value is None else f"{value!r}" if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def is_finite(array: np.ndarray) -> bool:
@@ -108,6 +227,35 @@ def finite(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def within(name: str, array: np.ndarray, dtype: str, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    """The array itself, if its numbers, and x * scale + shift of each, are finite in that dtype; or else ValueError.
+
+    Most arrays take one look for nan and infinity, as their dtype holds no number too large.
+    """
+    largest = float(np.finfo(dtype).max)
+    with np.errstate(all="ignore"):
+        most = min(largest, (largest - abs(shift)) / max(abs(scale), 1e-300))
+        kind = array.dtype.kind
+        own = 1 if kind == "b" else (np.finfo if kind == "f" else np.iinfo)(array.dtype).max
+        if own <= most:
+            return finite(name, array)
+        if array.size and not (-most <= array.min() and array.max() <= most):  # not so of nan, either
+            finite(name, array)
+            place = tuple(np.argwhere((array > most) | (array < -most))[0].tolist())
+            scaled = "" if (scale, shift) == (1, 0) else f" after input_scale={scale:g} and input_shift={shift:g}"
+            raise ValueError(
+                f"{name} holds {array[place]} at {list(place)}, beyond the network's {dtype}{scaled}: expected "
+                f"numbers within ±{most:.3g}"
+            )
+    return array
+
+
+def converted(array: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
+    """The array in that dtype, C-contiguous, whatever NumPy is told to do about overflow and underflow."""
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(array, dtype)
+
+
 def is_ready(X: object, n_in: int) -> bool:
     """Whether the kernels can read X as it is: the short way round `inputs` for a call on one sample."""
     return (
@@ -120,16 +268,16 @@ def is_ready(X: object, n_in: int) -> bool:
     )
 
 
-def inputs(X: ArrayLike, network: Network, name: str = "X") -> np.ndarray:
+def inputs(X: ArrayLike, network: Network, name: str = "X", look_for_nan: bool = True) -> np.ndarray:
     """Samples as the kernels read them: C-contiguous uint8, float32 or float64 [n, n_in].
 
-    Such arrays pass without a copy. Other dtypes are converted to the network's, lists to arrays. Not looked at: nan
-    and infinity (see `finite`).
+    Such arrays pass without a copy. Other dtypes are converted to the network's, lists to arrays.
 
     Raises
     ------
     ValueError
-        If X is not a table of numbers with n_in columns and at least one row.
+        If X is not a table of numbers with n_in columns and at least one row; and, unless ``look_for_nan`` is False,
+        if it holds nan, infinity, or a number that becomes infinite in the network's dtype.
     """
     array = numeric(name, X)
     n_in = network.sizes[0]
@@ -137,7 +285,9 @@ def inputs(X: ArrayLike, network: Network, name: str = "X") -> np.ndarray:
         raise ValueError(f"{name} has shape {list(array.shape)}; expected [n, {n_in}]{shape_hint(name, array, n_in)}")
     if not len(array):
         raise ValueError(f"{name} is empty: {list(array.shape)}; expected at least one sample")
-    return np.ascontiguousarray(array, array.dtype if array.dtype in INPUTS else network.dtype)
+    if look_for_nan:
+        within(name, array, network.dtype, network.input_scale, network.input_shift)
+    return converted(array, array.dtype if array.dtype in INPUTS else network.dtype)
 
 
 def shape_hint(name: str, array: np.ndarray, n_in: int) -> str:
@@ -162,6 +312,9 @@ def targets(y: ArrayLike, network: Network, n: int, name: str = "y", samples: st
     mean_squared_error    one output: any finite numbers, [n] or [n, 1]; more: labels [n] (for one-hot), finite rows
     ===================== ============================================================================================
 
+    Rows that are one-hot throughout become labels where outputs stand for classes (softmax, sigmoid): training is the
+    same to the bit, and `fastmlp.kernels.contract.counts_sides` tells classes by it from a yes or no for each output.
+
     Raises
     ------
     ValueError
@@ -175,17 +328,19 @@ def targets(y: ArrayLike, network: Network, n: int, name: str = "y", samples: st
         )
     if array.ndim == 1 and n_out > 1:
         return labels(array, n_out, name)
-    finite(name, array)
+    within(name, array, network.dtype)
     if array.ndim == 1:
         array = array[:, None]
     if array.shape != (n, n_out):
         expected = f"labels [{n}] or rows [{n}, {n_out}]" if n_out > 1 else f"[{n}] or [{n}, 1]"
         raise ValueError(f"{name} has shape {list(array.shape)}; expected {expected}")
     if network.loss == CROSS_ENTROPY:
-        return distributions(array, network.dtype, name)
+        check_distributions(array, name)
     if network.loss == "binary_cross_entropy" and (array.min() < 0 or array.max() > 1):
         raise ValueError(f"{name} holds {array.min()} to {array.max()}; expected 0 to 1 for binary_cross_entropy")
-    return np.ascontiguousarray(array, network.dtype)
+    if n_out > 1 and network.activations[-1] in (SOFTMAX, "sigmoid") and is_one_hot(array):
+        return array.argmax(1).astype(np.int32)
+    return converted(array, network.dtype)
 
 
 def labels(array: np.ndarray, classes: int, name: str) -> np.ndarray:
@@ -199,17 +354,20 @@ def labels(array: np.ndarray, classes: int, name: str) -> np.ndarray:
     return np.ascontiguousarray(array, np.int32)
 
 
-def distributions(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """Rows of probabilities in that dtype, or int32 labels where every row is one-hot; or else ValueError."""
+def check_distributions(array: np.ndarray, name: str) -> None:
+    """Refuse rows that are no probabilities."""
     if array.min() < 0:
         raise ValueError(f"{name} holds {array.min()}; expected probabilities, 0 or more")
-    sums = array.sum(1, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        sums = array.sum(1, dtype=np.float64)
     worst = int(abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > ROW_SUM_TOLERANCE:
         raise ValueError(f"{name}[{worst}] sums to {sums[worst]:.6g}; expected rows of probabilities, which sum to 1")
-    if np.count_nonzero(array) == len(array) and (array.max(1) == 1).all():
-        return array.argmax(1).astype(np.int32)
-    return np.ascontiguousarray(array, dtype)
+
+
+def is_one_hot(array: np.ndarray) -> bool:
+    """Whether every row has a single one, and zeros."""
+    return np.count_nonzero(array) == len(array) and bool((array.max(1) == 1).all())
 
 
 def matrices(name: str, given: Sequence[ArrayLike], expected: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -220,8 +378,8 @@ def matrices(name: str, given: Sequence[ArrayLike], expected: Sequence[np.ndarra
 
 
 def matrix(name: str, given: ArrayLike, expected: np.ndarray) -> np.ndarray:
-    """A finite array of the expected one's shape, or else ValueError."""
+    """An array of the expected one's shape, finite in its dtype, or else ValueError."""
     array = numeric(name, given)
     if array.shape != expected.shape:
         raise ValueError(f"{name} has shape {list(array.shape)}; expected {list(expected.shape)}")
-    return finite(name, array)
+    return within(name, array, expected.dtype.name)

@@ -4,6 +4,8 @@ It checks what it is given, hands arrays to a backend of `fastmlp.kernels`, and 
 history. There is no loop over samples here.
 """
 
+import copy
+import math
 import os
 import time
 import warnings
@@ -13,17 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastmlp import checks, kernels
+from fastmlp import checks, kernels, seen
 from fastmlp.callbacks import Callback, CallbackLike, callback_list
 from fastmlp.history import History
 from fastmlp.initializers import AUTO, Initializer, by_layer, draw, generator, initializer, suitable
 from fastmlp.kernels import Network, Rule, State
 from fastmlp.kernels.activations import SOFTMAX
+from fastmlp.kernels.contract import quiet
 from fastmlp.kernels.losses import output_and_loss
 from fastmlp.kernels.network import check_sizes
 from fastmlp.kernels.residence import OnHost, Residence, aligned_copy
 from fastmlp.optimizers import Optimizer
 from fastmlp.optimizers import optimizer as as_optimizer
+from fastmlp.seen import Seen
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +76,7 @@ class Weights(list):
             raise TypeError("weights can be assigned one by one, or all at once as mlp.weights = [...]")
         matrix = checks.matrix(f"weights[{index}]", value, self[index])
         self._numbers.host()
-        self[index][...] = matrix
+        self[index][...] = checks.converted(matrix, self[index].dtype)
         self._numbers.changed()
 
 
@@ -222,6 +226,7 @@ class Mlp:
         self.history: History | None = None
         self.compile_seconds = 0.0
         self.metadata: dict[str, Any] = {}
+        self._seen: Seen | None = None  # what the inputs of the training were like
         self._optimizer: tuple[str, State] | None = None  # the kind of the last rule that `fit` used, and its state
         self._prepared: set[tuple] = set()
         self._adopt(network.zeros())
@@ -245,6 +250,10 @@ class Mlp:
         gone: dict[str, Any] = {"_weights": None, "_numbers": None, "_prepared": set()}
         kept = {"_backend": self.backend_name, "_parameters": self._numbers.host(), "_optimizer": optimizer}
         return {**self.__dict__, **gone, **kept}
+
+    def __copy__(self) -> "Mlp":
+        """A copy that shares nothing, as `copy.deepcopy` makes it: a network that shares its history is none."""
+        return copy.deepcopy(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         parameters = state.pop("_parameters")
@@ -296,7 +305,7 @@ class Mlp:
         matrices = checks.matrices("weights", given, self._weights)
         self._numbers.host()
         for view, new in zip(self._weights, matrices, strict=True):
-            view[...] = new
+            view[...] = checks.converted(new, view.dtype)
         self._numbers.changed()
 
     def initialize_weights(self) -> list[np.ndarray]:
@@ -316,7 +325,7 @@ class Mlp:
         layers = zip(by_layer(self.init, self._initializer, net.activations), net.sizes, net.sizes[1:], strict=False)
         rng = self._weights_rng or generator(None)
         self.weights = [draw(function, rng, n_out, n_in, net.bias) for function, n_in, n_out in layers]
-        self.history = self._optimizer = None
+        self.history = self._optimizer = self._seen = None
         return self.weights
 
     def feedforward(self, X: ArrayLike) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
@@ -339,6 +348,7 @@ class Mlp:
         values, zs, _ = reference.forward(self.network, self._numbers.host(), self._inputs(X))
         return values, zs
 
+    @quiet
     def backpropagation(self, X: ArrayLike, Y: ArrayLike) -> list[np.ndarray]:
         """Gradients of the mean loss of X and Y as one batch (and of the penalty), shaped like `weights`.
 
@@ -372,10 +382,12 @@ class Mlp:
         Warns
         -----
         RuntimeWarning
-            If the weights diverge; they are then as they were at the last finite loss that was looked at.
+            If the weights diverge; they are then as they were at the last finite loss that was looked at. Also if the
+            network has learned hardly anything from inputs far from unit scale.
         """
         iterations = checks.whole("iterations", iterations, 0)
-        X, Y = self._placed(*self._data(X, Y, "Y"))
+        given = self._data(X, Y, "Y")
+        X, Y = self._placed(*given)
         n = len(X)
         rule = Rule("plain", learning_rate=1.0)
         state = self._numbers.new_state(rule)
@@ -394,10 +406,13 @@ class Mlp:
                 self._all_or_nothing(go_on, state, [before])
         except Diverged as diverged:
             warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
+            iterations = 0
         finally:
             if errors is not None and before:
                 errors += [*before[1:], self._squared_error(X, Y)]
+        self._note_inputs(*given, steps=iterations)
 
+    @quiet
     def _squared_error(self, X: np.ndarray, Y: np.ndarray) -> float:
         """½ the mean squared error over all entries."""
         from fastmlp.kernels.reference import targets
@@ -489,7 +504,9 @@ class Mlp:
         -----
         RuntimeWarning
             If the loss or a weight becomes nan or infinite. That epoch is undone and training stops: the model and
-            the history end with the last good epoch.
+            the history end with the last good epoch. Also if the network has learned hardly anything from inputs far
+            from unit scale, such as pixels of 0 to 255 without ``input_scale``; and if the validation's samples are of
+            another scale than those of the training.
 
         Notes
         -----
@@ -500,12 +517,13 @@ class Mlp:
         epochs = checks.whole("epochs", epochs)
         if batch_size is not None:
             batch_size = checks.whole("batch_size", batch_size)
-        rule = as_optimizer(optimizer).rule
+        rule = checks.rule(as_optimizer(optimizer).rule, self.network.dtype)
         shuffle = checks.flag("shuffle", shuffle)
         watchers = callback_list(callbacks, progress)
         X, Y = self._data(X, y)
         held_out = None if validation is None else self._validation(validation)
         batch_size = min(batch_size or len(X), len(X))
+        given, steps_an_epoch = (X, Y, held_out), -(-len(X) // batch_size)
         X, Y = self._placed(X, Y)
         held_out = None if held_out is None else self._placed(*held_out)
 
@@ -536,8 +554,9 @@ class Mlp:
             self._numbers.host()
             watchers.on_fit_end(self, history)
         if problem:
-            advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or inputs of smaller scale"
+            advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or inputs of smaller scale (input_scale)"
             warnings.warn(f"{problem}; {advice}", RuntimeWarning, stacklevel=2)
+        self._note_inputs(*given, steps=0 if problem else len(history) * steps_an_epoch)
         return history
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -546,12 +565,29 @@ class Mlp:
         Parameters
         ----------
         X : array-like, [n, n_in]
-            As for `fit`, except that nan and infinity are not looked for, but passed on: a call on one sample takes
-            microseconds, and checking would be a good part of them.
+            As for `fit`, except that nan and infinity are not looked for, but passed on (as is what becomes infinite
+            in the network's dtype): a call on one sample takes microseconds, and checking would be a good part of them.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all of two or more samples are of another scale than those of the training, or look like inverted images
+            of such (dark on light).
         """
         if not checks.is_ready(X, self.network.sizes[0]):
-            X = self._numbers.foreign_inputs(X, "X", False) if is_foreign(X) else checks.inputs(X, self.network)
+            if is_foreign(X):
+                X = self._numbers.foreign_inputs(X, "X", False)
+            else:
+                X = checks.inputs(X, self.network, look_for_nan=False)
+        if len(cast(np.ndarray, X)) > 1:
+            self._compare(X)
         return self._predict(cast(np.ndarray, X))
+
+    def _compare(self, X: Any, name: str = "X", stacklevel: int = 3) -> None:
+        """Warn of samples that are unlike those of the training."""
+        told = seen.difference(self._seen, X, name) if isinstance(X, np.ndarray) else ""
+        if told:
+            warnings.warn(told, RuntimeWarning, stacklevel=stacklevel)
 
     def _predict(self, X: np.ndarray) -> np.ndarray:
         numbers = self._numbers
@@ -561,18 +597,30 @@ class Mlp:
     def classify(self, X: ArrayLike) -> np.ndarray:
         """Labels, int64 [n]: the largest output's index; with one output, 1 where it is above ½.
 
+        Where each of several sigmoid outputs is a yes or no of its own, ``predict(X) > 0.5`` has the answers.
+
         Parameters
         ----------
         X : array-like, [n, n_in]
-            As for `predict`.
+            As for `fit`: finite numbers.
 
         Raises
         ------
         ValueError
-            If this network does not classify, see `classifies`.
+            If this network does not classify, see `classifies`; or if X or an output is nan or infinite.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all samples are of another scale than those of the training, or look like inverted images of such.
         """
         self._check_classifies("classify")
-        outputs = self.predict(X)
+        X = self._inputs(X)
+        self._compare(X)
+        outputs = self._predict(X)
+        if not checks.is_finite(outputs):
+            row = int(np.flatnonzero(~np.isfinite(outputs).all(1))[0])
+            raise ValueError(f"the outputs for X[{row}] are {outputs[row].tolist()}: weights are nan or too large")
         if outputs.shape[1] == 1:
             return (outputs[:, 0] > 0.5).astype(np.int64)
         return outputs.argmax(1)
@@ -588,12 +636,22 @@ class Mlp:
         Returns
         -------
         Evaluation
-            (loss, accuracy). Targets with several ones in a row count as their first.
+            (loss, accuracy). With labels, and with rows that are one-hot throughout, a sample is right if its largest
+            output is that of its class; with probabilities, if it is where they are largest. With other rows for
+            sigmoid outputs, each output is a yes or no of its own, and a sample is right only if all its outputs are
+            on their targets' side of ½ (scikit-learn's subset accuracy). Nan weights give nan for both.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all samples are of another scale than those of the training, or look like inverted images of such.
         """
-        return self._evaluate(*self._data(X, y))
+        X, Y = self._data(X, y)
+        self._compare(X)
+        return self._evaluate(X, Y)
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Accuracy on some data, 0 to 1.
+        """Accuracy on some data, 0 to 1; what counts as right stands with `evaluate`, whose warnings it gives.
 
         Parameters
         ----------
@@ -603,10 +661,15 @@ class Mlp:
         Raises
         ------
         ValueError
-            If this network does not classify, see `classifies`.
+            If this network does not classify, see `classifies`; or if its outputs are nan.
         """
         self._check_classifies("score")
-        return self.evaluate(X, y).accuracy
+        X, Y = self._data(X, y)
+        self._compare(X)
+        loss, accuracy = self._evaluate(X, Y)
+        if math.isnan(loss):
+            raise ValueError("the outputs for X are nan: weights are nan or too large")
+        return accuracy
 
     @property
     def classifies(self) -> bool:
@@ -810,7 +873,7 @@ class Mlp:
     def _inputs(self, X: ArrayLike, name: str = "X") -> np.ndarray:
         if is_foreign(X):
             return self._numbers.foreign_inputs(X, name)
-        return checks.finite(name, checks.inputs(X, self.network, name))
+        return checks.inputs(X, self.network, name)
 
     def _targets(self, y: ArrayLike, n: int, name: str = "y", samples: str = "X") -> np.ndarray:
         """Targets as the kernels read them; those in a GPU's memory stay there if they need no conversion."""
@@ -857,6 +920,7 @@ class Mlp:
                 self.compile_seconds += time.perf_counter() - start
                 self._prepared.add(job)
 
+    @quiet
     def _epoch(
         self,
         rule: Rule,
@@ -946,7 +1010,36 @@ class Mlp:
         numbers = self._numbers
         with numbers.at_work():
             loss, hits = self._backend.evaluate(self.network, numbers.parameters(), X, Y, threads=self.threads)
-        return Evaluation(loss, hits / len(X) if self.classifies else float("nan"))
+        is_known = self.classifies and not math.isnan(loss)  # where outputs are nan, no class is the right one
+        return Evaluation(loss, hits / len(X) if is_known else math.nan)
+
+    def _note_inputs(
+        self, X: Any, Y: Any, held_out: tuple[Any, Any] | None = None, *, steps: int, stacklevel: int = 3
+    ) -> None:
+        """Remember what the inputs of a training were like, and warn of those that can't have been meant.
+
+        Those are inputs far from unit scale of which the network has learned hardly anything, and validation samples
+        unlike them. Samples in a GPU's memory are not looked at.
+        """
+        if not steps or not isinstance(X, np.ndarray) or not isinstance(Y, np.ndarray):
+            return
+        self._seen = seen.look(X, self._seen)
+        advice = seen.scale_advice(self._seen, self.network)
+        if advice and steps >= seen.ENOUGH_STEPS and self._has_learned_little(X, Y):
+            warnings.warn(f"hardly anything was learned; {advice}", RuntimeWarning, stacklevel=stacklevel)
+        if held_out is not None:
+            self._compare(held_out[0], "validation X", stacklevel + 1)
+
+    @quiet
+    def _has_learned_little(self, X: np.ndarray, Y: np.ndarray) -> bool:
+        """Whether constant outputs would do nearly as well on the samples of the training, of which it takes some."""
+        from fastmlp.kernels.reference import targets
+
+        X, Y = (np.ascontiguousarray(seen.spread(array, seen.TRAINING_ROWS)) for array in (X, Y))
+        loss, accuracy = self._evaluate(*self._placed(X, Y))
+        least_loss, share = seen.constant_loss(self.network, targets(self.network, Y))
+        is_right = self.classifies and accuracy > share + seen.LITTLE * (1 - share)
+        return not is_right and loss > (1 - seen.LITTLE) * least_loss
 
     def _check_classifies(self, what: str) -> None:
         if not self.classifies:

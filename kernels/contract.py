@@ -29,6 +29,11 @@ _INPUTS = frozenset(map(np.dtype, INPUT_DTYPES))
 _DTYPES = {name: np.dtype(name) for name in (*INPUT_DTYPES, "int64")}
 
 
+#: Decorates functions that compute as compiled code does, whatever `numpy.seterr` says. Overflow and underflow are no
+#: errors there: e^-z is infinite where the sigmoid is zero.
+quiet = np.errstate(all="ignore")
+
+
 class Backend(Protocol):
     """The functions of a backend. A backend is a module that has them."""
 

@@ -73,6 +73,24 @@ def check_sizes(argument: str, sizes: Sequence[int], softmax: bool) -> None:
         )
 
 
+def check_holds(name: str, value: float, dtype: str, zero: bool = True) -> None:
+    """Refuse a finite number that a dtype turns into infinity or, unless ``zero`` is False, into zero.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+    """
+    with np.errstate(all="ignore"):
+        held = np.dtype(dtype).type(value)
+    if not np.isfinite(held) or (zero and value and not held):
+        kind = np.finfo(dtype)
+        raise ValueError(
+            f"{name}={value:g} is {held} in {dtype}; expected a magnitude within {kind.smallest_subnormal:.3g} to "
+            f"{kind.max:.3g}, or dtype='float64'"
+        )
+
+
 @dataclass(frozen=True)
 class Network:
     """What a multilayer perceptron computes, and the layout of its parameters.
@@ -133,6 +151,8 @@ class Network:
                 raise ValueError(f"{name}={getattr(self, name)} is not finite")
         if not (np.isfinite(self.l2) and self.l2 >= 0):
             raise ValueError(f"l2={self.l2}; expected a finite number, 0 or more")
+        for name in ("input_scale", "input_shift", "l2"):
+            check_holds(name, getattr(self, name), self.dtype, zero=name == "input_scale")
 
     @classmethod
     def build(

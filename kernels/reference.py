@@ -13,12 +13,14 @@ from fastmlp.kernels.contract import (
     check_state,
     check_writable,
     counts_sides,
+    quiet,
 )
 from fastmlp.kernels.losses import CROSS_ENTROPY, LOSSES
 from fastmlp.kernels.network import Network
 from fastmlp.kernels.updates import UPDATES, Rule, State
 
 
+@quiet
 def forward(network: Network, parameters: np.ndarray, X: np.ndarray) -> tuple[list, list, list]:
     """Values with a leading column of ones (without bias: none), pre-activations and slopes, a list entry a layer.
 
@@ -39,13 +41,13 @@ def forward(network: Network, parameters: np.ndarray, X: np.ndarray) -> tuple[li
     return values, zs, slopes
 
 
+@quiet
 def activate(name: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Value and slope of an activation by name, in the dtype of ``z``."""
     if name == SOFTMAX:
         e = np.exp(z - z.max(1, keepdims=True))
         return e / e.sum(1, keepdims=True), None
-    with np.errstate(over="ignore"):  # e^-z is infinite where the sigmoid is zero
-        value, slope = ACTIVATIONS[name](z, np)
+    value, slope = ACTIVATIONS[name](z, np)
     return value.astype(z.dtype), slope.astype(z.dtype)
 
 
@@ -59,6 +61,7 @@ def targets(network: Network, Y: np.ndarray) -> np.ndarray:
     return np.eye(n_out, dtype=network.dtype)[Y]
 
 
+@quiet
 def output_loss(network: Network, z: np.ndarray, a: np.ndarray, slope: np.ndarray | None, Y: np.ndarray):
     """Mean loss, and delta = ∂loss/∂z at the output."""
     n = len(z)
@@ -84,6 +87,7 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
     return feedforward(network, parameters, X)[-1]
 
 
+@quiet
 def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
@@ -98,6 +102,7 @@ def evaluate(
     return loss, int((values[-1].argmax(1) == Y.argmax(1)).sum())
 
 
+@quiet
 def backpropagation(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[np.ndarray, float]:
@@ -126,6 +131,7 @@ class Hyperparameters:
         self.correction2 = dtype.type(1 - rule.beta2**step)
 
 
+@quiet
 def update_weights(
     rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
 ) -> None:
@@ -143,6 +149,7 @@ def update_weights(
         slot[:] = value
 
 
+@quiet
 def train_epoch(
     network: Network,
     rule: Rule,

@@ -11,6 +11,7 @@ from fastmlp.kernels.contract import (
     check_state,
     check_writable,
     counts_sides,
+    quiet,
 )
 from fastmlp.kernels.cpu import cache, drivers, entries, plan, team
 from fastmlp.kernels.cpu.config import (
@@ -151,6 +152,7 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
     return out.reshape(len(X), network.sizes[-1])
 
 
+@quiet
 def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
@@ -164,6 +166,7 @@ def evaluate(
     return float(loss / len(X)), int(hits)
 
 
+@quiet
 def backpropagation(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[np.ndarray, float]:
@@ -183,6 +186,7 @@ def backpropagation(
     return total, loss
 
 
+@quiet
 def update_weights(
     rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
 ) -> None:
@@ -199,6 +203,7 @@ def update_weights(
     state.step += 1
 
 
+@quiet
 def train_epoch(
     network: Network,
     rule: Rule,

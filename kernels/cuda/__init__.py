@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastmlp.kernels.contract import quiet
 from fastmlp.kernels.cuda.missing import reason
 from fastmlp.kernels.network import DTYPES, Network
 from fastmlp.kernels.updates import Rule, State
@@ -44,6 +45,7 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
     return _calls().predict(network, parameters, X)
 
 
+@quiet
 def evaluate(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[float, int]:
@@ -51,6 +53,7 @@ def evaluate(
     return _calls().evaluate(network, parameters, X, Y)
 
 
+@quiet
 def backpropagation(
     network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
 ) -> tuple[np.ndarray, float]:
@@ -58,6 +61,7 @@ def backpropagation(
     return _calls().backpropagation(network, parameters, X, Y)
 
 
+@quiet
 def update_weights(
     rule: Rule, parameters: np.ndarray, gradients: np.ndarray, state: State, *, threads: int | None = None
 ) -> None:
@@ -65,6 +69,7 @@ def update_weights(
     _calls().update_weights(rule, parameters, gradients, state)
 
 
+@quiet
 def train_epoch(
     network: Network,
     rule: Rule,
