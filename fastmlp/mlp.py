@@ -554,7 +554,7 @@ class Mlp:
             self._numbers.host()
             watchers.on_fit_end(self, history)
         if problem:
-            advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or inputs of smaller scale (input_scale)"
+            advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or a smaller input_scale"
             warnings.warn(f"{problem}; {advice}", RuntimeWarning, stacklevel=2)
         self._note_inputs(*given, steps=0 if problem else len(history) * steps_an_epoch)
         return history

@@ -154,11 +154,11 @@ def scale_advice(seen: Seen, network: Network) -> str:
     """What to set ``input_scale`` to, where nearly all samples are far from unit scale; "" where they are not."""
     factor, shift = abs(network.input_scale), abs(network.input_shift)
     low, high = UNIT_SCALE
-    if low <= seen.most * factor + shift and seen.least * factor - shift <= high or not seen.most:
+    if (low <= seen.most * factor + shift and seen.least * factor - shift <= high) or not seen.most:
         return ""
     size = f"{seen.low:.4g} to {seen.high:.4g}"
     scaled = "" if (network.input_scale, network.input_shift) == (1, 0) else ", scaled and shifted"
-    of_pixels = 0 <= seen.low and 100 < seen.high <= 255
+    of_pixels = seen.low >= 0 and 100 < seen.high <= 255
     scale = "1/255" if of_pixels else f"{1 / seen.most:.2g}"
     return f"the inputs are {size}{scaled}, far from unit scale: input_scale={scale} may help"
 

@@ -613,7 +613,7 @@ def train_large(
 # ------------------------------------------------------------------------------------------------------------ inference
 @compiled
 def count_hits(plan, table, scratch, p0, t0, n):
-    """How many of n rows are right: as `fastmlp.kernels.contract.counts_sides` has it, in all outputs or the largest."""
+    """How many of n rows are right: in all outputs or the largest, as `fastmlp.kernels.contract.counts_sides` says."""
     last = plan[LAYERS] - 1
     n_out, stride = table[last, N_OUT], table[last, OUT_STRIDE]
     hits = 0
