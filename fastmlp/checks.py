@@ -8,6 +8,7 @@ import math
 import numbers
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -101,16 +102,19 @@ def numeric(name: str, values: ArrayLike) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         place = np.argwhere(np.ma.getmaskarray(values))[0].tolist()
         raise ValueError(f"{name} is masked at {place}; give every entry a value, such as by {name}.filled(0)")
+    parts = [numeric(f"{name}'s column {label!r}", column) for label, column in columns(values)]
+    if parts:
+        return np.column_stack(parts)
     try:
         array = np.asarray(values)
     except MemoryError:
         raise
     except Exception as error:  # whatever an object's own conversion raises
         raise ValueError(f"{name} is no array of numbers: {ragged(name, values) or error}") from None
-    if array.dtype.kind == "O" and array.ndim:  # numbers of several kinds, such as a frame's whole numbers and booleans
+    if array.dtype.kind == "O" and array.ndim:
         array = of_objects(array)
     if array.dtype.kind not in "biuf":
-        what = not_a_number(name, values, array)
+        what = not_a_number(values, array)
         raise ValueError(f"{name} is {array.dtype} {list(array.shape)}; expected real numbers, but {what}")
     return array
 
@@ -137,23 +141,16 @@ def ragged(name: str, values: ArrayLike) -> str:
     return f"{name}[0] has {lengths[0]} entries, {name}[{odd}] has {lengths[odd]}; expected rows of one length"
 
 
-def not_a_number(name: str, values: ArrayLike, array: np.ndarray) -> str:
+def not_a_number(values: ArrayLike, array: np.ndarray) -> str:
     """In words, what of the given values is no real number, where it is, and what to do about it."""
     if array.ndim == 0:
         return f"it is {article(values)}"
-    for label, column in columns(values):
-        try:
-            numeric(f"column {label!r}", column)
-        except ValueError:
-            inner = np.asarray(column)
-            return f"column {label!r} {holds(inner if inner.ndim else array)}"
-    kind = array.dtype.kind
-    if kind == "U" and not isinstance(values, np.ndarray):  # of numbers among text NumPy makes text
+    if array.dtype.kind == "U" and isinstance(values, list | tuple):  # of numbers among text NumPy makes text
         array = np.asarray(values, object)
     return f"it {holds(array)}"
 
 
-def columns(values: object) -> Iterator[tuple[object, object]]:
+def columns(values: Any) -> Iterator[tuple[Any, Any]]:
     """Labels and columns of a frame of pandas or polars, or what works like one; of other things none."""
     if not hasattr(values, "columns") or not hasattr(values, "dtypes"):
         return
@@ -180,6 +177,7 @@ def holds(array: np.ndarray) -> str:
     for place, value in np.ndenumerate(array):
         if isinstance(value, NUMBER):
             continue
+        value = value.item() if isinstance(value, np.generic) else value
         where = f"holds {value!r} ({type(value).__name__}) at {list(place)}"
         if value is None or type(value).__name__ in ("NAType", "NaTType"):
             return f"{where}, so no value: fill it in, or leave that sample out"
