@@ -406,11 +406,11 @@ class Mlp:
                 self._all_or_nothing(go_on, state, [before])
         except Diverged as diverged:
             warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
-            iterations = 0
+        else:
+            self._note_inputs(*given, steps=iterations)
         finally:
             if errors is not None and before:
                 errors += [*before[1:], self._squared_error(X, Y)]
-        self._note_inputs(*given, steps=iterations)
 
     @quiet
     def _squared_error(self, X: np.ndarray, Y: np.ndarray) -> float:
@@ -546,6 +546,7 @@ class Mlp:
                 self._all_or_nothing(epoch, state, [*history.lists(), *whole.lists()])
                 if watchers.on_epoch_end(self, history):
                     break
+            self._note_inputs(*given, steps=len(history) * steps_an_epoch)
         except KeyboardInterrupt:
             history.interrupted = whole.interrupted = True
         except Diverged as diverged:
@@ -556,7 +557,6 @@ class Mlp:
         if problem:
             advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or a smaller input_scale"
             warnings.warn(f"{problem}; {advice}", RuntimeWarning, stacklevel=2)
-        self._note_inputs(*given, steps=0 if problem else len(history) * steps_an_epoch)
         return history
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -1038,8 +1038,8 @@ class Mlp:
         X, Y = (np.ascontiguousarray(seen.spread(array, seen.TRAINING_ROWS)) for array in (X, Y))
         loss, accuracy = self._evaluate(*self._placed(X, Y))
         least_loss, share = seen.constant_loss(self.network, targets(self.network, Y))
-        is_right = self.classifies and accuracy > share + seen.LITTLE * (1 - share)
-        return not is_right and loss > (1 - seen.LITTLE) * least_loss
+        is_right = self.classifies and accuracy > share + seen.LITTLE_ACCURACY * (1 - share)
+        return not is_right and loss > (1 - seen.LITTLE_LOSS) * least_loss
 
     def _check_classifies(self, what: str) -> None:
         if not self.classifies:

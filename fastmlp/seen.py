@@ -22,8 +22,9 @@ IMAGE_INPUTS = 16
 #: Inputs are of another scale if the largest of every row differ from all that was seen by more than this factor.
 FACTOR = 10
 
-#: After how many steps something should have been learned, and how much more than by constant outputs is a little.
-ENOUGH_STEPS, LITTLE = 50, 0.2
+#: After how many steps something should have been learned, and what is but a little more than by constant outputs: of
+#: their loss, and of what their accuracy lacks.
+ENOUGH_STEPS, LITTLE_LOSS, LITTLE_ACCURACY = 50, 0.2, 0.3
 
 #: Inputs of about these magnitudes, after ``input_scale`` and ``input_shift``, suit the initial weights.
 UNIT_SCALE = 0.02, 20
