@@ -703,7 +703,8 @@ class Mlp:
         """
         from fastmlp import modelfile
 
-        model = modelfile.Model(self.network, self._numbers.host(), self.init, self.history, self.metadata)
+        numbers = self._numbers.host()
+        model = modelfile.Model(self.network, numbers, self.init, self.history, self.metadata, self._seen)
         modelfile.write(path, model)
 
     @classmethod
@@ -736,7 +737,7 @@ class Mlp:
         mlp = cls.__new__(cls)
         mlp._set_up(model.network, model.init, None, seed, backend, threads)
         mlp._adopt(model.parameters)
-        mlp.history, mlp.metadata = model.history, model.metadata
+        mlp.history, mlp.metadata, mlp._seen = model.history, model.metadata, model.seen
         return mlp
 
     # ---- to other houses and back ----

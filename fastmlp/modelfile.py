@@ -27,6 +27,7 @@ from fastmlp.atomic import write_atomically
 from fastmlp.history import TIMINGS, History
 from fastmlp.initializers import AUTO, CUSTOM, INITIALIZERS
 from fastmlp.kernels import Network
+from fastmlp.seen import Seen
 
 __all__ = ["Model", "ModelFileError", "named_views", "read", "write"]
 
@@ -73,6 +74,7 @@ class Model:
     init: str
     history: History | None
     metadata: dict[str, Any]
+    seen: Seen | None = None  #: what the inputs of the training were like, where that is known
 
 
 # ---- writing ----
@@ -120,6 +122,7 @@ def described(model: Model) -> str:
         "init": model.init,
         "history": history,
         "metadata": own,
+        "seen": None if model.seen is None else model.seen.to_dict(),
     }
     return json.dumps(description, allow_nan=False)
 
@@ -226,6 +229,7 @@ def parse(file: BinaryIO) -> Model:
         init,
         None if history is None else parse_history(history),
         own,
+        parse_seen(description.get("seen")),
     )
 
 
@@ -266,7 +270,7 @@ def parse_description(metadata: dict[str, Any]) -> dict[str, Any]:
             f"format version {version!r}; this fastmlp reads 1 to {FORMAT_VERSION}, and a newer one may read others"
         )
     expected = {"format_version", "network", "init", "history", "metadata"} | ({"crc32"} if version == 1 else set())
-    if set(description) != expected:
+    if set(description) - {"seen"} != expected:
         raise ValueError(f"damaged: its description holds {sorted(description)}; expected {sorted(expected)}")
     return description
 
@@ -317,6 +321,14 @@ def parse_network(description: object) -> Network:
     try:
         return Network(**given)
     except (TypeError, ValueError) as error:
+        raise ValueError(f"damaged: {error}") from None
+
+
+def parse_seen(plain: object) -> Seen | None:
+    """What the inputs of the training were like, of its description."""
+    try:
+        return None if plain is None else Seen.from_dict(plain)
+    except ValueError as error:
         raise ValueError(f"damaged: {error}") from None
 
 

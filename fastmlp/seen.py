@@ -59,7 +59,7 @@ class Seen:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Seen":
+    def from_dict(cls, plain: Any) -> "Seen":
         """What `to_dict` wrote.
 
         Raises
@@ -68,9 +68,10 @@ class Seen:
             If it is something else.
         """
         names = {field.name for field in fields(cls)}
-        numbers = [value for value in plain.values() if isinstance(value, int | float) and not isinstance(value, bool)]
-        if set(plain) != names or len(numbers) != len(names) or not np.isfinite(numbers).all():
-            raise ValueError(f"inputs_seen is {plain!r}; expected a number for each of {', '.join(sorted(names))}")
+        are_there = isinstance(plain, dict) and set(plain) == names
+        largest = float(np.finfo(np.float64).max)
+        if not are_there or not all(type(value) in (int, float) and abs(value) <= largest for value in plain.values()):
+            raise ValueError(f"seen is {plain!r}; expected a finite number for each of {', '.join(sorted(names))}")
         return cls(**plain)
 
 
