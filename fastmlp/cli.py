@@ -207,7 +207,7 @@ def train(
         run = training_run.prepare(dataset, settings, backend=backend, threads=threads)
     say(f"Training {list(run.mlp.network.sizes)} on {training_run.data_name(dataset)}, {len(run.X):,} images")
     if run.compiles:
-        say(f"Compiling the {settings.dtype} kernels; they are kept, so this happens once")
+        say(f"Compiling the {settings.dtype} kernels; where they can be kept, this happens once")
     try:
         training_run.train(run)
     except training_run.NothingTrained as error:

@@ -280,12 +280,11 @@ def prepare(network: Network, rule: Rule) -> None:
 
 def describe() -> dict[str, str]:
     """What the kernels run on here, for people to read."""
-    folder = cache.folder()
     return {
         "cpu": cpu_name(),
         "vector width": f"{vector_bits()} bits, {vector_registers()} registers",
         "threads": f"{team.most_threads()} (NUMBA_NUM_THREADS or the threads option set it)",
         "threading": "a team of threads of its own (no OpenMP, TBB or workqueue needed)",
-        "cache folder": str(folder) if folder else "none can be written",
+        "cache folder": cache.describe(),
         "compiled": ", ".join(dtype for dtype in DTYPES if is_compiled(dtype)) or "nothing yet",
     }

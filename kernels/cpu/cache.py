@@ -1,110 +1,224 @@
 """Compiled code kept on disk, in a folder of its own.
 
-Numba's own cache keeps a function by the age of the file that it stands in, and does not notice that a function which
-it calls has changed elsewhere. Here everything is compiled into one function, and the cache is kept by the contents
-of all files of kernels/.
+Numba's own cache keeps a function by the age of the file that it stands in, does not notice that a function which it
+calls has changed elsewhere, and loads whatever its files hold. Here everything is compiled into one function, and what
+it is compiled into is kept by all that decides it, a file for each signature. A file is loaded only if its checksum is
+right. Whatever is wrong with the cache, the kernels work: they are compiled, and one warning tells what is wrong where.
 """
 
 import hashlib
 import inspect
 import os
-import tempfile
+import pickle
+import stat
+import sys
+import uuid
 import warnings
 from functools import cache
 from pathlib import Path
 
+import llvmlite
 import numba
 import platformdirs
 from numba import njit
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.registry import cpu_target
+from numba.core.serialize import dumps
 
 from fastmlp.kernels.cpu.target import vector_bits
+
+#: Numba's settings that change what it compiles, besides the CPU's name and features.
+SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
+
+#: What this process has warned of: the first thing that is wrong with the cache, and nothing after it.
+_warned: list[str] = []
+
+
+def _warn(message: str) -> None:
+    if not _warned:
+        _warned.append(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def _why(error: BaseException) -> str:
+    """An exception in a few words."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @cache
 def source_digest() -> str:
-    """A digest of all that decides what is compiled: the files of kernels/, Numba's version, the vector width."""
-    digest = hashlib.sha256(f"{numba.__version__} {vector_bits()}".encode())
+    """A digest of all that decides what is compiled: the files of kernels/, who compiles, for which CPU and how."""
+    compilers = sys.implementation.cache_tag, getattr(sys, "abiflags", ""), numba.__version__, llvmlite.__version__
+    target = cpu_target.target_context.codegen().magic_tuple()
+    settings = [repr(getattr(config, name, None)) for name in SETTINGS]
+    digest = hashlib.sha256(repr((compilers, target, vector_bits(), settings)).encode())
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _root() -> Path:
+    """The folder in which ours is; absolute, so that it stays the same one when the process changes its own."""
+    root = os.environ.get("NUMBA_CACHE_DIR")
+    if not root:
+        try:
+            root = platformdirs.user_cache_dir("fastmlp")
+        except RuntimeError:  # no home folder is known; versions of platformdirs differ in how they say so
+            root = "~"
+        if root.startswith("~"):
+            raise OSError("no home folder is known")
+    return Path(root).absolute()
 
 
 @cache
 def folder() -> Path | None:
     """Where compiled code is kept: a folder in $NUMBA_CACHE_DIR if that is set, else in the user's cache folder.
 
-    None, with one warning, where neither can be written: everything then works, and compiles anew in each process.
+    It may be one that can only be read. None, with one warning, where there is none and none can be made: everything
+    then works, and compiles anew in each process.
     """
-    root = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("fastmlp")
-    path = Path(root) / "kernels"
+    path: Path | str = os.environ.get("NUMBA_CACHE_DIR") or "the user's cache folder"
     try:
+        path = _root() / "kernels"
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        warnings.warn(
-            f"compiled kernels cannot be kept in {path} ({error.strerror}); they will be compiled anew in every "
-            "process. Set NUMBA_CACHE_DIR to a folder that can be written.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        return path
+    except (OSError, ValueError) as error:
+        _warn(_cannot_be_kept(path, error))
         return None
-    return path
 
 
-class _Locator:
-    """Tells Numba's cache where its files are and when they are stale."""
-
-    def __init__(self, py_func) -> None:
-        self.path = folder()
-
-    @classmethod
-    def from_function(cls, py_func, py_file):
-        return cls(py_func) if folder() is not None else None
-
-    def ensure_cache_path(self) -> None:
-        """The folder exists: `folder` has made it."""
-
-    def get_cache_path(self) -> str:
-        """The folder."""
-        return str(self.path)
-
-    def get_source_stamp(self) -> str:
-        """What is compared with the stamp of the files."""
-        return source_digest()
-
-    def get_disambiguator(self) -> str:
-        """Part of the files' names: another version's files are left alone."""
-        return source_digest()
+def _cannot_be_kept(where: Path | str, error: BaseException) -> str:
+    return (
+        f"compiled kernels cannot be kept in {where} ({_why(error)}); they will be compiled anew in every process. "
+        "Set NUMBA_CACHE_DIR to a folder that can be written."
+    )
 
 
-class _Implementation(CompileResultCacheImpl):
-    _locator_classes = (_Locator,)
+def _checksum(path: Path, content: bytes) -> bytes:
+    """Of the content and the name, so that no file is taken for another."""
+    return hashlib.sha256(path.name.encode() + content).digest()
 
 
-class _Cache(FunctionCache):
-    _impl_class = _Implementation
+def _read(path: Path) -> bytes:
+    """What `_write` wrote; OSError where there is no such file, or if it is not as it was written."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is not an ordinary file")
+    data = path.read_bytes()
+    checksum, content = data[:32], data[32:]
+    if checksum != _checksum(path, content):
+        raise OSError("it is damaged: its checksum is wrong")
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put a file in place, whole or not at all, for everybody to read whom the process lets."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(_checksum(path, content) + content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class KernelCache(NullCache):
+    """What one function has been compiled into: a file for each signature in `folder`.
+
+    Parameters
+    ----------
+    function : callable
+        It has an argument named parameters, an array, whose dtype is in the names of the files.
+    """
+
+    def __init__(self, function) -> None:
+        self._name = function.__name__
+        self._position = list(inspect.signature(function).parameters).index("parameters")
+        self._unusable: dict[Path, str] = {}
+
+    def dtype(self, signature) -> str:
+        """The dtype of ``parameters`` in a signature."""
+        return str(signature[self._position].dtype)
+
+    def _prefix(self, dtype: str) -> str:
+        return f"{self._name}-{dtype}-{source_digest()}"
+
+    def _path(self, signature) -> Path | None:
+        place = folder()
+        digest = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+        return place and place / f"{self._prefix(self.dtype(signature))}-{digest}.nbc"
+
+    def load_overload(self, sig, target_context):
+        """Load what a signature was compiled into, as Numba's dispatcher asks for it; None where it has to compile."""
+        target_context.refresh()
+        path = self._path(sig)
+        if path is None:
+            return None
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(_read(path)))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # reading, unpickling and linking fail in many ways; each has one remedy
+            self._unusable[path] = _why(error)
+            return None
+
+    def save_overload(self, sig, data) -> None:
+        """Keep what a signature was compiled into; warn if what was there was of no use, or if it can't be kept."""
+        path = self._path(sig)
+        if path is None:
+            return
+        unusable = self._unusable.pop(path, None)
+        try:
+            if data.library.has_dynamic_globals:
+                raise ValueError("the code has addresses of this process in it, as with NUMBA_OPT=0")
+            _write(path, dumps(data._reduce()))
+        except Exception as error:  # what was compiled is there and works, whatever is wrong
+            _warn(
+                _cannot_be_kept(path.parent, error)
+                if unusable is None
+                else f"the compiled kernels in {path} cannot be used ({unusable}) nor replaced ({_why(error)}); they "
+                "will be compiled anew in every process. Remove what is there, or set NUMBA_CACHE_DIR to a folder that "
+                "can be written."
+            )
+            return
+        if unusable is not None:
+            _warn(
+                f"the compiled kernels in {path} could not be used ({unusable}): they were compiled anew and replaced"
+            )
+
+    def has(self, dtype: str) -> bool:
+        """Whether there is a file for ``parameters`` of that dtype, as it was written."""
+        place = folder()
+        if place is None:
+            return False
+        for path in place.glob(f"{self._prefix(dtype)}-*.nbc"):
+            try:
+                _read(path)
+                return True
+            except OSError:
+                continue
+        return False
 
 
 def cached(function):
     """Compile a function when it is first called, without the interpreter's lock, and keep the result on disk."""
     dispatcher = njit(nogil=True, error_model="numpy")(function)
-    if folder() is not None:
-        dispatcher._cache = _Cache(function)
+    dispatcher._cache = KernelCache(function)
     return dispatcher
 
 
 def holds(dispatcher, dtype: str) -> bool:
     """Whether a function compiled by `cached` is there for ``parameters`` of this dtype, loaded or on disk."""
-    position = list(inspect.signature(dispatcher.py_func).parameters).index("parameters")
+    kept = dispatcher._cache
+    return any(kept.dtype(signature) == dtype for signature in dispatcher.signatures) or kept.has(dtype)
 
-    def has(signature) -> bool:
-        return str(signature[position].dtype) == dtype
 
-    if any(has(signature) for signature in dispatcher.signatures):
-        return True
-    if folder() is None:
-        return False
-    target = dispatcher.targetdescr.target_context.codegen().magic_tuple()
-    return any(has(key[0]) and key[1] == target for key in dispatcher._cache._cache_file._load_index())
+def describe() -> str:
+    """The folder, and whether it can be written, for people to read."""
+    place = folder()
+    if place is None:
+        return "none can be written"
+    return str(place) if os.access(place, os.W_OK) else f"{place} (can be read, not written)"

@@ -16,6 +16,12 @@ import threading
 from llvmlite.binding import Linkage
 from numba import njit
 from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
+from numba.core.ir import Loc
+
+from fastmlp.kernels import no_compiler
+
+if (reason := no_compiler()) is not None:
+    raise ImportError(f"the CPU's kernels do not work here: {reason}")
 
 
 class _Pieces(threading.local):
@@ -89,4 +95,20 @@ def _spare_pieces() -> None:
     JITCPUCodegen.set_env = set_environment_of_whole
 
 
+def _spare_current_folder() -> None:
+    """Have Numba, which names lines of code as seen from the current folder, compile where that has been removed."""
+    relative = getattr(Loc, "_get_path", None)
+    if relative is None:
+        return
+
+    def path(self) -> str:
+        try:
+            return relative(self)
+        except FileNotFoundError:
+            return self.filename
+
+    Loc._get_path = path
+
+
 _spare_pieces()
+_spare_current_folder()

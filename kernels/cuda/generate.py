@@ -70,8 +70,11 @@ def folder() -> Path | None:
     if root is None:
         return None
     path = root / "cuda"
-    path.mkdir(exist_ok=True)
-    return path
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return path if os.access(path, os.W_OK) else None
 
 
 def module(name: str, text: str) -> ModuleType:
@@ -97,8 +100,11 @@ def _load(name: str, text: str) -> ModuleType:
     if place is None:
         return _load_from_memory(name, text)
     path = place / f"{name}.py"
-    if not path.exists() or path.read_text() != text:
-        _replace(path, text)
+    try:
+        if not path.exists() or path.read_bytes() != text.encode():
+            _replace(path, text)
+    except OSError:  # such as a full disk
+        return _load_from_memory(name, text)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -111,8 +117,8 @@ def _replace(path: Path, text: str) -> None:
     """Put a file in place whole."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
