@@ -170,10 +170,14 @@ class KernelCache(NullCache):
         path = self._path(sig)
         if path is None:
             return
+        if data.library.has_dynamic_globals:
+            _warn(
+                f"compiled kernels cannot be kept in {path.parent} (not optimised, as with NUMBA_OPT=0, they hold "
+                "addresses of this process); they will be compiled anew in every process."
+            )
+            return
         unusable = self._unusable.pop(path, None)
         try:
-            if data.library.has_dynamic_globals:
-                raise ValueError("the code has addresses of this process in it, as with NUMBA_OPT=0")
             _write(path, dumps(data._reduce()))
         except Exception as error:  # what was compiled is there and works, whatever is wrong
             _warn(
@@ -198,7 +202,7 @@ class KernelCache(NullCache):
             try:
                 _read(path)
                 return True
-            except OSError:
+            except (OSError, MemoryError):
                 continue
         return False
 
