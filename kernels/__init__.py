@@ -23,8 +23,8 @@ def available() -> dict[str, str | None]:
 
 
 def _reason(name: str) -> str | None:
-    """None where the backend of that name works, or else the reason; nothing is imported that it would not need."""
-    if name == "numpy":
+    """None where the backend of that name works, or else the reason."""
+    if name == "numpy":  # asked for nothing that it does not need: CUDA may take seconds to answer
         return None
     return (missing.reason() if name == "cuda" else None) or no_compiler()
 
@@ -34,7 +34,7 @@ def no_compiler() -> str | None:
     try:
         import numba
     except Exception as error:  # a broken installation fails in many ways; each is a reason
-        return f"Numba can't be imported ({error}); pip install 'fastmlp' brings a version that fits"
+        return f"Numba can't be imported ({error}); pip install --upgrade numba"
     if numba.config.DISABLE_JIT:
         return "NUMBA_DISABLE_JIT is set, so that Numba compiles nothing; unset it"
     return None
