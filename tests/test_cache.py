@@ -510,9 +510,9 @@ def test_without_numbas_compiler_it_is_said_in_words(tmp_path):
     done = run_python(UNCOMPILED, NUMBA_DISABLE_JIT="1", NUMBA_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "NUMBA_DISABLE_JIT is set" in done.stdout
-    assert done.stderr.splitlines() == [
-        "error: backend='cpu' does not work here: NUMBA_DISABLE_JIT is set, so that Numba compiles nothing; unset it"
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "backend='cpu' does not work here: NUMBA_DISABLE_JIT is set" in line
 
 
 # ----------------------------------------------------------------------------------------------- what adding one takes
