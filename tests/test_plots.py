@@ -128,3 +128,17 @@ def test_folder_and_format_that_do_not_exist_are_refused(tmp_path):
 def test_importing_plots_leaves_matplotlib_alone():
     code = "import sys, fastmlp.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("losses", [[2.30, 2.29], [0.5], [3.0, 1.0, 0.2], [0.0, 0.0]])
+def test_the_highest_marker_of_the_loss_is_drawn_whole(losses):
+    course = History()
+    for loss in losses:
+        course.append(loss=loss, seconds=1.0, samples_per_second=10.0)
+    figure = plots.history_figure(course)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    (line,) = axes.lines
+    top = axes.transData.transform([(0, max(losses))])[0, 1]
+    assert top + line.get_markersize() / 2 * figure.dpi / 72 <= axes.bbox.y1
+    assert axes.get_ylim()[0] == 0
