@@ -371,7 +371,8 @@ def is_one_hot(array: np.ndarray) -> bool:
 def matrices(name: str, given: Sequence[ArrayLike], expected: Sequence[np.ndarray]) -> list[np.ndarray]:
     """One finite matrix for each of the expected ones and of its shape, or else ValueError."""
     if len(given) != len(expected):
-        raise ValueError(f"{name} has {len(given)} entries; expected {len(expected)}, one a layer")
+        shapes = ", ".join(str(list(one.shape)) for one in expected)
+        raise ValueError(f"{name} has {len(given)} entries; expected {len(expected)}, one a layer: {shapes}")
     return [matrix(f"{name}[{layer}]", *pair) for layer, pair in enumerate(zip(given, expected, strict=True))]
 
 

@@ -10,12 +10,14 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastmlp import checks, kernels, seen
+from fastmlp import checks, kernels, lab_mlp, seen
 from fastmlp.callbacks import Callback, CallbackLike, callback_list
 from fastmlp.history import History
 from fastmlp.initializers import AUTO, Initializer, by_layer, draw, generator, initializer, suitable
@@ -24,6 +26,7 @@ from fastmlp.kernels.activations import SOFTMAX
 from fastmlp.kernels.contract import quiet
 from fastmlp.kernels.losses import output_and_loss
 from fastmlp.kernels.network import check_sizes
+from fastmlp.kernels.reference import activate, forward, targets
 from fastmlp.kernels.residence import OnHost, Residence, aligned_copy
 from fastmlp.optimizers import Optimizer
 from fastmlp.optimizers import optimizer as as_optimizer
@@ -59,25 +62,18 @@ class Diverged(ArithmeticError):
 
 
 class Weights(list):
-    """The weight matrices as a list of views; assigning to an entry copies into the network.
+    """The weight matrices as a list of views; `Mlp` sees what has been replaced when it uses them next.
 
     So ``weights[0] -= step``, ``weights[0] = new`` and ``weights[0][:, 0] = 0`` all do what they say.
     """
-
-    def __init__(self, views: Iterable[np.ndarray], numbers: Residence) -> None:
-        super().__init__(views)
-        self._numbers = numbers
 
     def __reduce__(self) -> tuple:
         return list, ([view.copy() for view in self],)  # a copy belongs to no network
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if isinstance(index, slice):
-            raise TypeError("weights can be assigned one by one, or all at once as mlp.weights = [...]")
-        matrix = checks.matrix(f"weights[{index}]", value, self[index])
-        self._numbers.host()
-        self[index][...] = checks.converted(matrix, self[index].dtype)
-        self._numbers.changed()
+        # A copy, so that it makes no difference what becomes of the array between now and its use.
+        kept = isinstance(index, slice) or value is self[index]
+        super().__setitem__(index, value if kept else copy.deepcopy(value))
 
 
 class Mlp:
@@ -203,7 +199,9 @@ class Mlp:
             hidden = network.activations[:-1]
             name = suitable(hidden or ([activation] if isinstance(activation, str) else ["sigmoid"]))
         self._set_up(network, name, function, seed, backend, threads)
-        self.initialize_weights()
+        made = self.initialize_weights()
+        if made is not None and made is not self._weights:  # a subclass' own that returns them and leaves it at that
+            self.weights = made
 
     def _set_up(
         self,
@@ -218,7 +216,7 @@ class Mlp:
         self.threads = checks.threads(threads)
         self._rng = np.random.default_rng(checks.seed(seed))
         self._weights_rng = None if seed is None else generator(seed)
-        self._backend = kernels.backend(backend, network)
+        self._module: Any = kernels.backend(backend, network)
         _, self.device = kernels.split(backend)
         self.network = network
         self.init = init
@@ -229,13 +227,64 @@ class Mlp:
         self._seen: Seen | None = None  # what the inputs of the training were like
         self._optimizer: tuple[str, State] | None = None  # the kind of the last rule that `fit` used, and its state
         self._prepared: set[tuple] = set()
+        self._last_step: tuple[np.ndarray, np.ndarray] | None = None  # of `train`: gradients, and parameters after it
+        self._told_slow = False
         self._adopt(network.zeros())
 
     def _adopt(self, parameters: np.ndarray) -> None:
         """Make a flat array the parameters, and ``weights`` views of it."""
-        reside: Callable[..., Residence] = getattr(self._backend, "reside", OnHost)
-        self._numbers = reside(self.network, parameters, self.device)
-        self._weights = Weights(self.network.rows(parameters), self._numbers)
+        reside: Callable[..., Residence] = getattr(self._module, "reside", OnHost)
+        self._storage = reside(self.network, parameters, self.device)
+        self._views = self.network.rows(parameters)
+        self._list = Weights(self._views)
+        self._weights: list = self._list  # or a list that has been assigned and does not fit (yet)
+
+    @property
+    def _numbers(self) -> Residence:
+        """Where the parameters are, with `weights` as it is now.
+
+        Raises
+        ------
+        ValueError
+            If that list does not fit.
+        """
+        if len(self._weights) != len(self._views) or not all(map(is_, self._weights, self._views)):
+            self._take_in(self._weights)
+        if self._storage.__class__ is not OnHost and self._overridden:
+            self._leave_device()
+        return self._storage
+
+    def _take_in(self, given: Sequence[ArrayLike]) -> None:
+        """Copy matrices into the parameters, of which `weights` are views then; ValueError if they do not fit."""
+        matrices = [matrix.copy() for matrix in checks.matrices("weights", given, self._views)]
+        self._storage.host()
+        for view, matrix in zip(self._views, matrices, strict=True):
+            view[...] = checks.converted(matrix, view.dtype)
+        self._storage.changed()
+        self._list[:] = self._views
+        self._weights = self._list
+
+    def _leave_device(self) -> None:
+        """Go on in the host's memory, since overridden methods are NumPy's."""
+        kind, state = self._optimizer or (None, None)
+        kept = None if kind is None or state is None else (kind, self._storage.host_state(state))
+        self._storage, self._optimizer = OnHost(self.network, self._storage.host()), kept
+        self._module, self.device = kernels.backend("numpy", self.network), None
+
+    @property
+    def _overridden(self) -> tuple[str, ...]:
+        """Which of the lab's methods a subclass, or this object, has of its own."""
+        cls, own = type(self), self.__dict__
+        return tuple([name for name, written in AS_WRITTEN if name in own or getattr(cls, name) is not written])
+
+    @property
+    def _backend(self) -> Any:
+        """The functions that compute: of a module, or of the methods that are overridden."""
+        return lab_mlp.by_hand(self) if self._overridden else self._module
+
+    @_backend.setter
+    def _backend(self, module: Any) -> None:
+        self._module = module
 
     def __repr__(self) -> str:
         net = self.network
@@ -247,8 +296,8 @@ class Mlp:
         optimizer = (
             None if self._optimizer is None else (self._optimizer[0], self._numbers.host_state(self._optimizer[1]))
         )
-        gone: dict[str, Any] = {"_weights": None, "_numbers": None, "_prepared": set()}
-        kept = {"_backend": self.backend_name, "_parameters": self._numbers.host(), "_optimizer": optimizer}
+        gone: dict[str, Any] = {"_weights": None, "_list": None, "_views": None, "_storage": None, "_prepared": set()}
+        kept = {"_module": self.backend_name, "_parameters": self._numbers.host(), "_optimizer": optimizer}
         return {**self.__dict__, **gone, **kept}
 
     def __copy__(self) -> "Mlp":
@@ -258,7 +307,7 @@ class Mlp:
     def __setstate__(self, state: dict[str, Any]) -> None:
         parameters = state.pop("_parameters")
         self.__dict__.update(state)
-        self._backend = kernels.backend(state["_backend"], self.network)
+        self._module = kernels.backend(state["_module"], self.network)
         self._adopt(aligned_copy(parameters))
         if self._optimizer is not None:
             kind, kept = self._optimizer
@@ -267,8 +316,7 @@ class Mlp:
     @property
     def backend_name(self) -> str:
         """Name of the backend that computes."""
-        module = cast(Any, self._backend).__name__
-        return next(name for name, path in kernels.BACKENDS.items() if path == module)
+        return next(name for name, path in kernels.BACKENDS.items() if path == self._module.__name__)
 
     @property
     def parameters(self) -> np.ndarray:
@@ -291,22 +339,47 @@ class Mlp:
     def weights(self) -> list[np.ndarray]:
         """Views of the weights, one [next, current + 1] array a layer with the bias in column 0.
 
-        Without bias [next, current]. Writing to them changes the network. Assigning a list of arrays, or an array to
-        an entry, copies it in, after its shape has been checked.
+        Without bias [next, current]. Writing to them changes the network. The list can be assigned whole and entry by
+        entry, and built with ``append`` and the like; the matrices are copied into the network. A list that does not
+        fit is refused by a ValueError when the network is used next, and the network works again once it fits.
 
         On a GPU they are brought up to date when they are asked for here. Once asked for, they may be kept: they are
         then up to date after each epoch, when callbacks run, and changes to them go through to the GPU.
         """
-        self._numbers.host(lend=True)
+        with suppress(ValueError):  # a list that does not fit may be about to be completed
+            self._numbers.host(lend=True)
         return self._weights
 
     @weights.setter
     def weights(self, given: Sequence[ArrayLike]) -> None:
-        matrices = checks.matrices("weights", given, self._weights)
-        self._numbers.host()
-        for view, new in zip(self._weights, matrices, strict=True):
-            view[...] = checks.converted(new, view.dtype)
-        self._numbers.changed()
+        if isinstance(given, (str, bytes, Set, Mapping)) or not isinstance(given, Iterable):
+            raise TypeError(f"weights is a {type(given).__name__}; expected a list of matrices, one a layer")
+        self._weights = given if isinstance(given, list) else list(given)
+        with suppress(ValueError):
+            self._take_in(self._weights)
+
+    @property
+    def gradients(self) -> list[np.ndarray] | None:
+        """Gradients of the last step that `train` took, shaped like `weights`; None before."""
+        return None if self._last_step is None else self.network.rows(self._last_step[0])
+
+    @property
+    def gradients_vector(self) -> np.ndarray | None:
+        """`gradients` as one vector, see `unroll_weights`; None before `train`."""
+        return None if self._last_step is None else self.unroll_weights(self.network.rows(self._last_step[0]))
+
+    @property
+    def weight_vector(self) -> np.ndarray | None:
+        """The weights after the last step that `train` took as one vector, see `unroll_weights`; None before."""
+        return None if self._last_step is None else self.unroll_weights(self.network.rows(self._last_step[1]))
+
+    def _take_step(self, gradients: np.ndarray, parameters: np.ndarray) -> None:
+        """Let a step of `train` have been the last one: its flat gradients, and the parameters after it."""
+        host = self._numbers.host()
+        if parameters is not host:
+            host[:] = parameters
+            self._numbers.changed()
+        self._last_step = gradients, host.copy()
 
     def initialize_weights(self) -> list[np.ndarray]:
         """Draw all weights anew, and forget the history and the optimizer's state.
@@ -324,8 +397,8 @@ class Mlp:
         net = self.network
         layers = zip(by_layer(self.init, self._initializer, net.activations), net.sizes, net.sizes[1:], strict=False)
         rng = self._weights_rng or generator(None)
-        self.weights = [draw(function, rng, n_out, n_in, net.bias) for function, n_in, n_out in layers]
-        self.history = self._optimizer = self._seen = None
+        self._take_in([draw(function, rng, n_out, n_in, net.bias) for function, n_in, n_out in layers])
+        self.history = self._optimizer = self._last_step = self._seen = None
         return self.weights
 
     def feedforward(self, X: ArrayLike) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
@@ -343,9 +416,10 @@ class Mlp:
         Z : list
             Z[l] = A[l - 1] Wᵀ; Z[0] is None.
         """
-        from fastmlp.kernels import reference
-
-        values, zs, _ = reference.forward(self.network, self._numbers.host(), self._inputs(X))
+        parameters, X = self._numbers.host(), self._inputs(X)
+        if self._overridden:
+            return lab_mlp.feedforward(self, X)
+        values, zs, _ = forward(self.network, parameters, X)
         return values, zs
 
     @quiet
@@ -367,6 +441,9 @@ class Mlp:
     def train(self, X: ArrayLike, Y: ArrayLike, iterations: int = 100, *, errors: list[float] | None = None) -> None:
         """So many full-batch steps W ← W - gradient, going on from the present weights.
 
+        The last step's gradients are in `gradients` and `gradients_vector` then, the weights in `weight_vector`; after
+        a call that did not come to its end all three are None.
+
         Parameters
         ----------
         X : array-like, [n, n_in]
@@ -387,23 +464,33 @@ class Mlp:
         """
         iterations = checks.whole("iterations", iterations, 0)
         given = self._data(X, Y, "Y")
+        if not iterations:
+            return
+        self._last_step = None
+        if self._overridden:
+            lab_mlp.train(self, given[0], targets(self.network, given[1]), iterations, errors)
+            return
         X, Y = self._placed(*given)
-        n = len(X)
-        rule = Rule("plain", learning_rate=1.0)
-        state = self._numbers.new_state(rule)
-        at_once = min(iterations, max(LONGEST_ORDER // n, 1))
+        n, before_last = len(X), iterations - 1
+        at_once = max(min(before_last, LONGEST_ORDER // n), 1)
         order = np.tile(np.arange(n), at_once)
+        plain = Rule("plain", learning_rate=1.0)
+        remembering = Rule("momentum", learning_rate=1.0)  # the same step: with momentum 0 its state is the gradient
+        calls = [(plain, min(at_once, before_last - done)) for done in range(0, before_last, at_once)]
         before: list[float] = []  # the error before each step is that after the one before
         try:
-            for done in range(0, iterations, max(at_once, 1)):
-                steps = min(at_once, iterations - done)
+            for rule, steps in [*calls, (remembering, 1)]:
+                state = self._numbers.new_state(rule)
                 noted = np.zeros(0 if errors is None else steps)
 
-                def go_on(order: np.ndarray = order[: n * steps], noted: np.ndarray = noted) -> None:
-                    self._steps(rule, state, X, Y, order, n, noted if len(noted) else None)
+                def go_on(
+                    rule: Rule = rule, state: State = state, steps: int = steps, noted: np.ndarray = noted
+                ) -> None:
+                    self._steps(rule, state, X, Y, order[: n * steps], n, noted if len(noted) else None)
                     before.extend(noted.tolist())
 
                 self._all_or_nothing(go_on, state, [before])
+            self._take_step(self._numbers.host_state(state).slots, self._numbers.host())
         except Diverged as diverged:
             warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
         else:
@@ -415,34 +502,34 @@ class Mlp:
     @quiet
     def _squared_error(self, X: np.ndarray, Y: np.ndarray) -> float:
         """½ the mean squared error over all entries."""
-        from fastmlp.kernels.reference import targets
-
         Y = Y if isinstance(Y, np.ndarray) else self._numbers.foreign_targets(Y)
         difference = (self._predict(X) - targets(self.network, Y)).ravel()
         return float(difference @ difference / (2 * difference.size))
 
-    def unroll_weights(self, weights: Sequence[ArrayLike]) -> np.ndarray:
+    def unroll_weights(self, rolled_data: Sequence[ArrayLike]) -> np.ndarray:
         """Matrices shaped like `weights` as one vector, each matrix column-major."""
-        return np.concatenate([w.ravel(order="F") for w in checks.matrices("weights", weights, self._weights)])
+        return np.concatenate([w.ravel(order="F") for w in checks.matrices("rolled_data", rolled_data, self._views)])
 
-    def roll_weights(self, vector: ArrayLike) -> list[np.ndarray]:
+    def roll_weights(self, unrolled_data: ArrayLike) -> list[np.ndarray]:
         """Matrices shaped like `weights` from one vector; the inverse of `unroll_weights`."""
-        flat = checks.numeric("vector", vector)
-        ends = np.cumsum([view.size for view in self._weights])
+        flat = checks.numeric("unrolled_data", unrolled_data)
+        ends = np.cumsum([view.size for view in self._views])
         if flat.shape != (ends[-1],):
-            raise ValueError(f"vector has shape {list(flat.shape)}; expected [{ends[-1]}]")
+            raise ValueError(f"unrolled_data has shape {list(flat.shape)}; expected [{ends[-1]}]")
         parts = np.split(flat, ends[:-1])
-        return [part.reshape(view.shape, order="F") for part, view in zip(parts, self._weights, strict=True)]
+        return [part.reshape(view.shape, order="F") for part, view in zip(parts, self._views, strict=True)]
 
     @staticmethod
     def sigmoid(z: ArrayLike) -> np.ndarray:
         """Logistic sigmoid 1 / (1 + e^-z), elementwise."""
-        return sigmoid_and_slope(z)[0]
+        array = checks.numeric("z", z)
+        return activate("sigmoid", array if array.dtype.kind == "f" else array.astype(np.float64))[0]
 
-    @staticmethod
-    def sigmoid_derivative(z: ArrayLike) -> np.ndarray:
-        """Derivative of the sigmoid, σ(z) (1 - σ(z)), elementwise."""
-        return sigmoid_and_slope(z)[1]
+    @lab_mlp.on_class_too
+    def sigmoid_derivative(self, z: ArrayLike) -> np.ndarray:
+        """Derivative of the sigmoid, σ(z) (1 - σ(z)) with σ of the object it is called on, elementwise."""
+        value = Mlp.sigmoid(z) if self is None else np.asarray(lab_mlp.elementwise(self, "sigmoid")(z))
+        return value * (1 - value)
 
     # ---- the trainer ----
 
@@ -867,6 +954,7 @@ class Mlp:
         """
         from fastmlp.onnx_export import write
 
+        lab_mlp.refuse_overridden(self, "an ONNX model")
         write(self.network, self._numbers.host(), path)
 
     # ---- what these share ----
@@ -1088,10 +1176,5 @@ def is_foreign(array: object) -> bool:
     return not isinstance(array, np.ndarray) and hasattr(array, "__cuda_array_interface__")
 
 
-def sigmoid_and_slope(z: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """The sigmoid and its derivative, in the dtype of ``z`` if that is a float's and float64 otherwise."""
-    from fastmlp.kernels.reference import activate
-
-    array = checks.numeric("z", z)
-    value, slope = activate("sigmoid", array if array.dtype.kind == "f" else array.astype(np.float64))
-    return value, cast(np.ndarray, slope)
+#: What `Mlp` itself has under the names that a student may give another meaning.
+AS_WRITTEN = [(name, getattr(Mlp, name)) for name in lab_mlp.METHODS]

@@ -11,6 +11,7 @@ from fastmlp.kernels.activations import LEAKY_RELU_SLOPE, SOFTMAX
 from fastmlp.kernels.losses import CROSS_ENTROPY, OUTPUTS
 from fastmlp.kernels.names import unknown_name
 from fastmlp.kernels.network import DTYPES
+from fastmlp.lab_mlp import refuse_overridden
 from fastmlp.modelfile import named_views
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def to_torch(mlp: "Mlp") -> "TorchMlp":
     extras.load("torch", "torch")
     from fastmlp.torch_models import TorchMlp
 
+    refuse_overridden(mlp, "a PyTorch module")
     net = mlp.network
     model = TorchMlp(
         net.sizes,
@@ -75,7 +77,7 @@ def load_state_dict(mlp: "Mlp", state: Mapping[str, Any]) -> None:
             shapes = f"{list(array.shape)}; expected {own} {list(views[own].shape)}"
             raise ValueError(f"state[{given!r}] has shape {shapes}")
         arrays[own] = array
-    mlp.weights = as_rows(arrays, mlp.network.layers, mlp.network.bias)
+    mlp._take_in(as_rows(arrays, mlp.network.layers, mlp.network.bias))
 
 
 def names_by_layer(state: Mapping[str, Any]) -> list[str]:
@@ -152,7 +154,7 @@ def from_torch(cls: "type[Mlp]", module: "nn.Module", loss: str | None, options:
     for layer, linear in enumerate(linears):
         for name, parameter in linear.named_parameters():
             arrays[f"layers.{layer}.{name}"] = parameter.detach().cpu().numpy()
-    mlp.weights = as_rows(arrays, len(linears), bias)
+    mlp._take_in(as_rows(arrays, len(linears), bias))
     return mlp
 
 

@@ -886,4 +886,5 @@ def test_rules_are_plain_for_the_lab(data, monkeypatch):
         reference, "train_epoch", lambda n, rule, p, s, X, Y, order, b, **k: seen.append((rule, b)) or np.zeros(1)
     )
     classifier().train(*data, 5)
-    assert seen == [(Rule("plain", learning_rate=1.0), 120)]
+    # The last step tells its gradients: momentum 0 takes the same step, and its state is the gradients.
+    assert seen == [(Rule("plain", learning_rate=1.0), 120), (Rule("momentum", learning_rate=1.0, momentum=0.0), 120)]
