@@ -71,9 +71,12 @@ class Weights(list):
         return list, ([view.copy() for view in self],)  # a copy belongs to no network
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        # A copy, so that it makes no difference what becomes of the array between now and its use.
-        kept = isinstance(index, slice) or value is self[index]
-        super().__setitem__(index, value if kept else copy.deepcopy(value))
+        if not isinstance(index, slice) and value is not self[index]:
+            if has_shapes([value], [self[index]]):
+                checks.matrix(f"weights[{index}]", value, self[index])
+            # A copy, so that it makes no difference what becomes of the array between now and its use.
+            value = copy.deepcopy(value)
+        super().__setitem__(index, value)
 
 
 class Mlp:
@@ -341,7 +344,8 @@ class Mlp:
 
         Without bias [next, current]. Writing to them changes the network. The list can be assigned whole and entry by
         entry, and built with ``append`` and the like; the matrices are copied into the network. A list that does not
-        fit is refused by a ValueError when the network is used next, and the network works again once it fits.
+        fit is refused by a ValueError when the network is used next, and the network works again once it fits; what is
+        of the right shape but not finite in the network's dtype is refused at once.
 
         On a GPU they are brought up to date when they are asked for here. Once asked for, they may be kept: they are
         then up to date after each epoch, when callbacks run, and changes to them go through to the GPU.
@@ -354,9 +358,11 @@ class Mlp:
     def weights(self, given: Sequence[ArrayLike]) -> None:
         if isinstance(given, (str, bytes, Set, Mapping)) or not isinstance(given, Iterable):
             raise TypeError(f"weights is a {type(given).__name__}; expected a list of matrices, one a layer")
-        self._weights = given if isinstance(given, list) else list(given)
-        with suppress(ValueError):
-            self._take_in(self._weights)
+        matrices = given if isinstance(given, list) else list(given)
+        if has_shapes(matrices, self._views):
+            self._take_in(matrices)
+        else:
+            self._weights = matrices  # it may be about to be completed; `_numbers` refuses it until it is
 
     @property
     def gradients(self) -> list[np.ndarray] | None:
@@ -1169,6 +1175,14 @@ def checked_penalty(reg_lambda: float) -> float:
     if checks.number("reg_lambda", reg_lambda) < 0:
         raise ValueError(f"reg_lambda={reg_lambda}; expected 0 or more")
     return float(reg_lambda)
+
+
+def has_shapes(given: Sequence[ArrayLike], expected: Sequence[np.ndarray]) -> bool:
+    """Whether there is one array for each of the expected ones and of its shape."""
+    try:
+        return [np.shape(one) for one in given] == [np.shape(one) for one in expected]
+    except ValueError:  # no shape at all: rows of unequal length
+        return False
 
 
 def is_foreign(array: object) -> bool:

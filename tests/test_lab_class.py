@@ -168,7 +168,8 @@ CHANGES = {
     "times": lambda w: w.__imul__(2),
     "sort": lambda w: w.sort(key=lambda m: m.size),
     "shape": lambda w: w.__setitem__(1, np.zeros((4, 4))),
-    "nan": lambda w: w.__setitem__(1, np.full((4, 6), np.nan)),
+    "nan": lambda w: w.__setitem__(slice(1, 2), [np.full((4, 6), np.nan)]),
+    "ragged": lambda w: w.__setitem__(1, [[1, 2], [3]]),
     "text": lambda w: w.__setitem__(1, "abc"),
     "none": lambda w: w.__setitem__(1, None),
 }
