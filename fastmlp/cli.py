@@ -71,6 +71,8 @@ def in_words(error: Exception) -> str:
     if isinstance(error, DataNotFound) and "\n" in str(error):
         lay_out = TextWrapper(100, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
         return "\n".join(lay_out.fill(line) for line in str(error).splitlines())
+    if isinstance(error, FileNotFoundError) and error.errno and not error.filename:  # what os.getcwd raises
+        return "the current folder no longer exists; change to another"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {os.fsdecode(error.filename)}" if error.filename else "")
     if isinstance(error, MemoryError):
