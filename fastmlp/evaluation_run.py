@@ -1,15 +1,16 @@
 """``fastmlp evaluate``: a trained network, labelled data, and how well the one knows the other."""
 
 import zipfile
-import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastmlp.data import read_idx
-from fastmlp.images import as_rows, read_images, read_npy
+from fastmlp.images import read_images, size_of
 from fastmlp.mlp import Mlp
 from fastmlp.training_run import MODEL_FILE, data_name, load_data
 
@@ -84,30 +85,46 @@ def labelled(data: str, labels: Path | None, mlp: Mlp) -> tuple[str, np.ndarray,
     else:
         found = load_data(data, print)
         X, y, name = found.test_images, found.test_labels, f"{data_name(found)}, test images"
-    X = as_rows(path, X, n_in)
-    if len(y) != len(X):
-        raise ValueError(f"{labels or data} holds {len(y)} labels for {len(X)} samples")
+    shape = list(X.shape)
+    if X.ndim < 2 or not len(X) or X[0].size != n_in:
+        raise ValueError(f"{data} holds {shape}; the network takes [n, {n_in}], or images of {size_of(n_in)}")
+    X = X.reshape(len(X), n_in)
+    if y.ndim == 0 or len(y) != len(X):
+        raise ValueError(f"{labels or data} holds labels {list(y.shape)} for samples {shape}")
     return name, X, y
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """The labels in an IDX or .npy file."""
-    return read_npy(path) if path.suffix.lower() == ".npy" else read_idx(path)
+    """The labels in an IDX or .npy file, or else an exception that names it."""
+    if path.suffix.lower() != ".npy":
+        return read_idx(path)
+    with numpy_s(path):
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped, a header can't ask for memory
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Samples and labels in an .npz file, or else ValueError."""
-    try:
-        # Opened here: NumPy leaves a file open that it can't read.
-        with zipfile.ZipFile(path), open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            names = {name.lower(): name for name in file.files}
-            for samples, labels in PAIRS:
-                if samples in names and labels in names:
-                    return file[names[samples]], file[names[labels]]
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no .npz file of numbers ({error})") from None
-    expected = " or ".join(f"{samples} and {labels}" for samples, labels in PAIRS)
+    """Samples and labels in an .npz file, or else an exception that names it."""
+    # Opened here: NumPy leaves a file open that it can't read.
+    with numpy_s(path), zipfile.ZipFile(path), open(path, "rb") as opened, np.load(opened) as file:
+        names = {name.lower(): name for name in file.files}
+        pair = next((pair for pair in PAIRS if set(pair) <= set(names)), None)
+        if pair is not None:
+            return file[names[pair[0]]], file[names[pair[1]]]
+    expected = " or ".join(" and ".join(pair) for pair in PAIRS)
     raise ValueError(f"{path} holds {', '.join(names.values()) or 'nothing'}; expected the arrays {expected}")
+
+
+@contextmanager
+def numpy_s(path: Path) -> Iterator[None]:
+    """Within it, what NumPy raises for a file becomes a ValueError that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{path} can't be read ({error})") from None
+    except Exception as error:  # NumPy's parser of headers raises nearly everything
+        raise ValueError(f"{path} holds no numbers of NumPy's, or is damaged ({error})") from None
 
 
 def is_class(folder: Path) -> bool:
