@@ -924,7 +924,9 @@ class Mlp:
         ----------
         state : dict
             From names to tensors or arrays: those of `state_dict`, or of any module whose only parameters are its
-            layers' ``weight`` and ``bias`` and which keeps the layers in their order, such as a Sequential.
+            layers' ``weight`` and ``bias`` and which keeps the layers in their order, such as a Sequential. Names that
+            differ in numbers alone are taken in the order of these: a file read back may list "10" before "2". Others
+            are taken in the order of the dict if that is the module's own, or else as their shapes tell.
 
         Raises
         ------
@@ -932,7 +934,7 @@ class Mlp:
             If it is no dict.
         ValueError
             If an entry is missing, too many, of another shape, of a dtype that does not fit into the network's, or not
-            finite; nothing has changed then.
+            finite, or if the order of the layers is left open; nothing has changed then.
         """
         from fastmlp.torch_conversion import load_state_dict
 

@@ -1,12 +1,14 @@
 """Networks to PyTorch and back, weights without loss: what `Mlp.to_torch`, `Mlp.from_torch` and the state dicts do."""
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastmlp import extras
+from fastmlp import checks, extras
+from fastmlp.kernels import Network
 from fastmlp.kernels.activations import LEAKY_RELU_SLOPE, SOFTMAX
 from fastmlp.kernels.losses import CROSS_ENTROPY, OUTPUTS
 from fastmlp.kernels.names import unknown_name
@@ -66,8 +68,10 @@ def load_state_dict(mlp: "Mlp", state: Mapping[str, Any]) -> None:
     """Take the weights of a state dict; see `Mlp.load_state_dict`."""
     if not isinstance(state, Mapping):
         raise TypeError(f"state is a {type(state).__name__}; expected a state dict, from names to tensors")
+    if not all(isinstance(name, str) for name in state):
+        raise TypeError(f"state has the names {', '.join(map(repr, state))}; expected texts such as layers.0.weight")
     views = named_views(mlp.network, mlp.parameters)
-    names = list(views) if set(state) == set(views) else names_by_layer(state)
+    names = list(views) if set(state) == set(views) else names_by_layer(state, mlp.network)
     if len(names) != len(views):
         raise ValueError(f"state holds {', '.join(names) or 'nothing'}; expected {', '.join(views)}")
     arrays = {}
@@ -80,15 +84,52 @@ def load_state_dict(mlp: "Mlp", state: Mapping[str, Any]) -> None:
     mlp._take_in(as_rows(arrays, mlp.network.layers, mlp.network.bias))
 
 
-def names_by_layer(state: Mapping[str, Any]) -> list[str]:
+def names_by_layer(state: Mapping[str, Any], network: Network) -> list[str]:
     """The names of a state dict in the order of the layers, of each the weight first.
 
-    PyTorch's state dicts keep the order of the layers; a file read back may be sorted, with the bias before the weight.
+    Raises
+    ------
+    ValueError
+        If that order is left open.
     """
     layers: dict[str, list[str]] = {}
     for name in state:
         layers.setdefault(name.rpartition(".")[0], []).append(name)
-    return [name for names in layers.values() for name in sorted(names, reverse=True)]
+    shapes = list(pairwise(network.sizes))
+    orders = possible_orders(state, list(layers)) if len(layers) == len(shapes) else [list(layers)]
+    if not orders and len(set(shapes)) == len(shapes):  # only one order has layers of these shapes
+        by_shape = {shape_of(state.get(f"{layer}.weight")): layer for layer in layers}
+        orders = [[by_shape[shape] for shape in shapes]] if set(shapes) == set(by_shape) else [list(layers)]
+    fitting = [order for order in orders if [shape_of(state.get(f"{layer}.weight")) for layer in order] == shapes]
+    if not orders or len(fitting) > 1:
+        raise ValueError(
+            f"state's names {', '.join(layers)} leave the order of the layers open, and their shapes fit several; "
+            "expected a module's own state_dict(), or names with numbers: layers.0.weight, layers.0.bias, ..."
+        )
+    return [name for layer in (fitting or orders)[0] for name in sorted(layers[layer], reverse=True)]
+
+
+def possible_orders(state: Mapping[str, Any], layers: list[str]) -> list[list[str]]:
+    """The orders of the layers that a state dict may mean: that of its names' numbers, that in which it lists them.
+
+    A module's own state dict lists its layers as the module does, and of each the weight first. One that was read from
+    a file may be sorted by its names ("0", "10", "2") or in no order at all, and its listing then means nothing.
+    """
+    numbers = {layer: [int(digits) for digits in re.findall(r"\d+", layer)] for layer in layers}
+    numbered = len({re.sub(r"\d+", "0", layer) for layer in layers}) == 1
+    parts = [part for layer in layers for part in layer.split(".")]
+    indexed = numbered and all(part.isdecimal() or not re.search(r"\d", part) for part in parts)  # as in a Sequential
+    pairs = [name for layer in layers for name in (f"{layer}.weight", f"{layer}.bias")]
+    listed = hasattr(state, "_metadata") or list(state) == pairs or len(layers) == 1
+    orders = [sorted(layers, key=numbers.__getitem__)] if numbered else []
+    if listed and not indexed and layers not in orders and not (numbered and layers == sorted(layers)):
+        orders.append(layers)
+    return orders
+
+
+def shape_of(weight: Any) -> tuple[int, ...]:
+    """A weight's shape as a pair of sizes, inputs first; empty for what has none."""
+    return tuple(getattr(weight, "shape", ()))[::-1]
 
 
 def as_array(name: str, given: Any, dtype: str) -> np.ndarray:
@@ -102,9 +143,12 @@ def as_array(name: str, given: Any, dtype: str) -> np.ndarray:
     if hasattr(given, "detach"):
         import torch
 
-        tensor = given.detach().cpu()
-        given = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    array = np.asarray(given)
+        try:
+            tensor = given.detach().cpu()
+            given = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        except (TypeError, RuntimeError) as error:  # sparse ones, quantized ones, those without values
+            raise ValueError(f"{name} can't be read as an array: {error}") from None
+    array = checks.numeric(name, given)
     if array.dtype.kind != "f" or not np.can_cast(array.dtype, dtype):
         raise ValueError(f"{name} is {array.dtype}; expected {dtype}, as the network is, or a dtype that fits into it")
     return array.astype(dtype)

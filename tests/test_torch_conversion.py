@@ -308,6 +308,115 @@ def test_other_state_dicts_are_refused_and_change_nothing(state, message):
     assert np.array_equal(mlp.parameters, before)
 
 
+def square(layers=7, bias=True):
+    """A Sequential whose layers could stand in any order, and the network of it."""
+    torch.manual_seed(0)
+    linears = [nn.Linear(4, 4, bias=bias) for _ in range(layers)]
+    module = nn.Sequential(*(part for linear in linears for part in (linear, nn.Tanh())))
+    return module, Mlp.from_torch(module, "mean_squared_error", backend="numpy")
+
+
+def rearranged(state, order):
+    """The entries of a state dict as a file may list them."""
+    names = {
+        "sorted": sorted(state),
+        "reversed": list(state)[::-1],
+        "shuffled": np.random.default_rng(1).permutation(list(state)).tolist(),
+        "as they are": list(state),
+    }[order]
+    return {name: state[name] for name in names}
+
+
+def renamed(state, names):
+    """A state dict with other names for its layers, in their order."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in state))
+    return {f"{names[layers.index(old.rpartition('.')[0])]}.{old.rpartition('.')[2]}": state[old] for old in state}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("order", ["as they are", "sorted", "reversed", "shuffled"])
+@pytest.mark.parametrize("form", ["{}", "net.{}", "blocks.{}.linear", "layers.{}", "0.{}"])
+def test_layers_with_an_index_are_taken_by_it(form, order, bias):
+    module, expected = square(7, bias)
+    mlp = Mlp.from_torch(square(7, bias)[0], "mean_squared_error", backend="numpy", seed=3)
+    mlp.initialize_weights()
+    state = renamed(module.state_dict(), [form.format(2 * i) for i in range(7)])
+    mlp.load_state_dict(rearranged(state, order))
+    assert np.array_equal(mlp.parameters, expected.parameters)
+
+
+@pytest.mark.parametrize("order", ["as they are", "sorted"])
+def test_names_that_end_in_numbers_are_taken_by_these(order):
+    module, expected = square(12)
+    mlp = square(12)[1]
+    mlp.initialize_weights()
+    state = renamed(module.state_dict(), [f"fc{i}" for i in range(1, 13)])
+    mlp.load_state_dict(rearranged(state, order))
+    assert np.array_equal(mlp.parameters, expected.parameters)
+
+
+def test_a_safetensors_file_of_a_sequential(tmp_path):
+    from safetensors.torch import load, load_file, save_file
+
+    module, expected = square()
+    save_file(module.state_dict(), tmp_path / "module.safetensors")
+    for state in (load_file(tmp_path / "module.safetensors"), load((tmp_path / "module.safetensors").read_bytes())):
+        mlp = square()[1]
+        mlp.initialize_weights()
+        mlp.load_state_dict(state)
+        assert np.array_equal(mlp.parameters, expected.parameters)
+
+
+class Named(nn.Module):
+    """Layers whose names have another order than they themselves."""
+
+    def __init__(self, sizes, bias=True):
+        super().__init__()
+        self.inputs = nn.Linear(*sizes[:2], bias=bias)
+        self.hidden = nn.Linear(*sizes[1:3], bias=bias)
+        self.output = nn.Linear(*sizes[2:], bias=bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_without_numbers_are_taken_as_the_module_has_them(bias):
+    torch.manual_seed(0)
+    module = Named([4, 4, 4, 4], bias)
+    mlp = Mlp([4, 4, 4, 4], bias=bias, dtype="float32", backend="numpy")
+    mlp.load_state_dict(module.state_dict())
+    for weights, layer in zip(mlp.weights, (module.inputs, module.hidden, module.output), strict=True):
+        assert np.array_equal(weights[:, int(bias) :], layer.weight.detach().numpy())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_without_numbers_are_told_by_their_shapes_or_refused(bias):
+    module = Named([4, 5, 6, 7], bias)
+    mlp = Mlp([4, 5, 6, 7], bias=bias, dtype="float32", backend="numpy")
+    mlp.load_state_dict(rearranged(module.state_dict(), "sorted"))
+    assert np.array_equal(mlp.weights[1][:, int(bias) :], module.hidden.weight.detach().numpy())
+    mlp = Mlp([4, 4, 4, 4], bias=bias, dtype="float32", backend="numpy")
+    before = mlp.parameters.copy()
+    for order in ("sorted", "reversed", "shuffled"):
+        with pytest.raises(ValueError, match=r"hidden.* leave the order of the layers open"):
+            mlp.load_state_dict(rearranged(Named([4, 4, 4, 4], bias).state_dict(), order))
+    assert np.array_equal(mlp.parameters, before)
+
+
+def test_numbers_that_count_against_the_module_are_refused():
+    module, _ = square(3)
+    state = renamed(module.state_dict(), ["up3", "up2", "up1"])
+    with pytest.raises(ValueError, match="up3, up2, up1 leave the order of the layers open"):
+        square(3)[1].load_state_dict(state)
+
+
+def test_what_is_no_state_dict_of_plain_tensors():
+    mlp = Mlp([5, 3], dtype="float32", backend="numpy")
+    with pytest.raises(TypeError, match="names 0"):
+        mlp.load_state_dict({0: np.zeros((3, 5))})
+    for weight in (torch.zeros(3, 5).to_sparse(), torch.zeros(3, 5, device="meta")):
+        with pytest.raises(ValueError, match=r"state\['0.weight'\] can't be read"):
+            mlp.load_state_dict({"0.weight": weight, "0.bias": torch.zeros(3)})
+
+
 def test_a_state_dict_is_a_dict():
     with pytest.raises(TypeError, match="state is a list"):
         Mlp([5, 3], loss="cross_entropy", dtype="float32", backend="numpy").load_state_dict([1])
