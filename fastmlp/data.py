@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DataDamaged",
     "DataNotFound",
+    "DataOfAnotherKind",
     "Dataset",
     "cache_folder",
     "digits",
@@ -63,6 +64,7 @@ IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_RATIO = 1032  # deflate shrinks nothing further than this
 BLOCK = 1 << 17  # bytes read at once
+LARGE = 1 << 26  #: bytes of values; a gzipped file with more is unpacked once to see whether it is whole, and then read
 CHUNK = 1 << 18  # bytes unpacked at once: they are copied while they are still in the cache of the core
 
 
@@ -73,8 +75,16 @@ class DataNotFound(FileNotFoundError):
 class DataDamaged(ValueError):
     """A file is not what it should be; the message names it and says what is wrong."""
 
-    def __init__(self, path: str | os.PathLike[str], trouble: str) -> None:
-        super().__init__(f"{path} is damaged: {trouble}; replace or delete it")
+    def __init__(self, path: str | os.PathLike[str], trouble: str, verdict: str = "is damaged") -> None:
+        downloaded = Path(path).absolute().parent == cache_folder()
+        super().__init__(f"{path} {verdict}: {trouble}{'; delete it to download it anew' if downloaded else ''}")
+
+
+class DataOfAnotherKind(DataDamaged):
+    """A file is not of the kind that was expected, which need not be damage; an ``except DataDamaged`` takes both."""
+
+    def __init__(self, path: str | os.PathLike[str], expected: str, trouble: str) -> None:
+        super().__init__(path, trouble, f"is not {expected}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +165,9 @@ def mnist(path: str | os.PathLike[str] | None = None, *, download: bool = True, 
     DataNotFound
         If path lacks the files; or if they are nowhere and can't be downloaded.
     DataDamaged
-        If a file is not a whole IDX file, or not one of MNIST's.
+        If a file is not a whole IDX file.
+    DataOfAnotherKind
+        If one is no IDX file, or not one of MNIST's; a DataDamaged.
 
     Warns
     -----
@@ -273,15 +285,20 @@ def _load(files: dict[str, Path], source: str) -> Dataset:
 
 def _load_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images [n, 784] and labels [n] of two files that belong together."""
+    expected = "an MNIST file"
+    (images_dtype, shape), (labels_dtype, labels_shape) = idx_kind(images_path), idx_kind(labels_path)
+    if images_dtype != np.uint8 or len(shape) != 3 or shape[1:] != (28, 28) or not shape[0]:
+        trouble = f"it holds {images_dtype} {list(shape)}; expected uint8 [n, 28, 28]"
+        raise DataOfAnotherKind(images_path, expected, trouble)
+    if labels_dtype != np.uint8 or len(labels_shape) != 1:
+        trouble = f"it holds {labels_dtype} {list(labels_shape)}; expected uint8 [n]"
+        raise DataOfAnotherKind(labels_path, expected, trouble)
+    if shape[0] != labels_shape[0]:
+        trouble = f"it holds {labels_shape[0]} labels for the {shape[0]} images of {images_path}"
+        raise DataOfAnotherKind(labels_path, "the one that belongs to the images", trouble)
     images, labels = read_idx(images_path), read_idx(labels_path)
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise DataDamaged(images_path, f"it holds {images.dtype} {list(images.shape)}; expected uint8 [n, 28, 28]")
-    if labels.dtype != np.uint8 or labels.ndim != 1:
-        raise DataDamaged(labels_path, f"it holds {labels.dtype} {list(labels.shape)}; expected uint8 [n]")
-    if len(images) != len(labels):
-        raise DataDamaged(labels_path, f"it holds {len(labels)} labels for the {len(images)} images of {images_path}")
     if labels.max() > 9:
-        raise DataDamaged(labels_path, f"it holds the label {labels.max()}; expected 0 to 9")
+        raise DataOfAnotherKind(labels_path, expected, f"it holds the label {labels.max()}; expected 0 to 9")
     return images.reshape(len(images), -1), labels.astype(np.int64)
 
 
@@ -305,38 +322,89 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     ------
     OSError
         If the file can't be read.
+    DataOfAnotherKind
+        If it does not begin as an IDX file does.
     DataDamaged
-        If it does not begin as an IDX file does, is shorter or longer than its header says, or if gzip's own check
-        fails.
+        If it is shorter or longer than its header says, or if gzip's own check fails.
     """
     path = Path(path)
     with path.open("rb") as file:
-        gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        file.seek(0)
-        chunks = _gunzip(path, file) if gzipped else iter(partial(file.read, CHUNK), b"")
-        head = next(chunks, b"")
-        dtype, shape, start = _idx_header(path, head)
+        dtype, shape, start = _idx_layout(path, file)
         size = math.prod(shape) * dtype.itemsize
-        # A damaged header can ask for any amount of memory.
-        if size > os.fstat(file.fileno()).st_size * (GZIP_RATIO if gzipped else 1):
-            raise DataDamaged(path, f"it is too short for the {size} bytes of values that its header announces")
+        if size > LARGE and _is_gzipped(file):
+            for _ in _idx_values(path, file, start, size):
+                pass
         values = np.empty(size, np.uint8)
         end = 0
-        for chunk in chain([head[start:]], chunks):
+        for chunk in _idx_values(path, file, start, size):
             begin, end = end, end + len(chunk)
-            if end > size:
-                raise DataDamaged(path, f"it goes on after the {size} bytes of values that its header announces")
             values[begin:end] = np.frombuffer(chunk, np.uint8)
-    if end < size:
-        raise DataDamaged(path, f"it ends after {end} of the {size} bytes of values that its header announces")
-    return values.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    try:
+        return values.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    except ValueError as error:  # no values, and dimensions whose product is beyond all bounds
+        raise DataDamaged(path, f"its header announces the dimensions {list(shape)} ({error})") from None
+
+
+def idx_kind(path: str | os.PathLike[str]) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type and shape of the array in an IDX file, as its header has them; raises what `read_idx` does."""
+    path = Path(path)
+    with path.open("rb") as file:
+        dtype, shape, _ = _idx_layout(path, file)
+    return dtype.newbyteorder("="), shape
+
+
+def _idx_layout(path: Path, file: BinaryIO) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Type, shape and length of the header, if the file's length goes with them: they may ask for any memory."""
+    dtype, shape, start = _idx_header(path, next(_chunks(path, file), b""))
+    size = math.prod(shape) * dtype.itemsize
+    there = os.fstat(file.fileno()).st_size
+    gzipped = _is_gzipped(file)
+    if size > there * (GZIP_RATIO if gzipped else 1):
+        raise DataDamaged(path, f"it is too short for the {size} bytes of values that its header announces")
+    if not gzipped:
+        _check_size(path, there - start, size)
+    return dtype, shape, start
+
+
+def _is_gzipped(file: BinaryIO) -> bool:
+    """Whether a file begins as gzip's do."""
+    file.seek(0)
+    return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+
+
+def _chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """The content of a file from its beginning, unpacked."""
+    gzipped = _is_gzipped(file)
+    file.seek(0)
+    return _gunzip(path, file) if gzipped else iter(partial(file.read, CHUNK), b"")
+
+
+def _idx_values(path: Path, file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
+    """The values of an IDX file, which begin at ``start``, in chunks; or else DataDamaged."""
+    chunks = _chunks(path, file)
+    end = 0
+    for chunk in chain([next(chunks, b"")[start:]], chunks):
+        end += len(chunk)
+        if end > size:
+            _check_size(path, end, size)
+        yield chunk
+    _check_size(path, end, size)
+
+
+def _check_size(path: Path, there: int, announced: int) -> None:
+    """Refuse a file with more or fewer bytes of values than its header announces."""
+    if there > announced:
+        raise DataDamaged(path, f"it goes on after the {announced} bytes of values that its header announces")
+    if there < announced:
+        raise DataDamaged(path, f"it ends after {there} of the {announced} bytes of values that its header announces")
 
 
 def _idx_header(path: Path, head: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     """Type, shape and length of the header that a file begins with."""
     magic = head[:4]
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_DTYPES or not 1 <= magic[3] <= 32:
-        raise DataDamaged(path, f"it begins with the bytes {magic.hex(' ') or '(none)'}, as no IDX file does")
+        trouble = f"it begins with the bytes {magic.hex(' ') or '(none)'}, as no such file does"
+        raise DataOfAnotherKind(path, "an IDX file, raw or gzipped", trouble)
     start = 4 + 4 * magic[3]
     if len(head) < start:
         raise DataDamaged(path, f"it ends within its header of {start} bytes")

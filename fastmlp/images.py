@@ -1,21 +1,33 @@
 """Images from files, as a trained network takes them."""
 
 import math
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastmlp.data import read_idx
+from fastmlp.checks import is_finite
+from fastmlp.data import idx_kind, read_idx
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["read_images"]
 
+#: Those of them that Pillow is asked for, by its names.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
+NPY_MAGIC = b"\x93NUMPY"
+LONGEST_NPY_HEADER = 10_000  #: bytes; NumPy takes no longer one from a file that nobody vouches for
+
 #: Suffixes by which a file is taken for a picture.
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".webp"})
+
+
+class Refused(ValueError):
+    """A picture is sound and yet can't be taken; the message names it."""
 
 
 def read_images(paths: Sequence[Path], n_in: int, levels: int = 255) -> tuple[list[str], np.ndarray]:
@@ -60,8 +72,12 @@ def read_images(paths: Sequence[Path], n_in: int, levels: int = 255) -> tuple[li
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name, or else ValueError."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+    """The pictures in a folder, by name, or else ValueError; what macOS adds beside each (``._7.png``) is none."""
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURES and not path.name.startswith("._") and path.is_file()
+    )
     if not found:
         raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(PICTURES))})")
     return found
@@ -72,68 +88,88 @@ def read_file(path: Path, n_in: int, levels: int) -> np.ndarray:
     if path.suffix.lower() in PICTURES:
         return read_picture(path, n_in, levels)
     if path.suffix.lower() == ".npy":
-        return as_rows(path, read_npy(path), n_in)
-    images = read_idx(path)
-    if images.ndim != 3:
-        raise ValueError(f"{path} holds {images.dtype} {list(images.shape)}; expected images [n, rows, columns]")
-    return as_rows(path, images, n_in)
+        return read_npy(path, n_in)
+    if path.suffix.lower() == ".npz":
+        raise ValueError(f"{path} is an archive of arrays; expected one array, in a .npy file")
+    dtype, shape = idx_kind(path)
+    if len(shape) != 3:
+        raise ValueError(f"{path} holds {dtype} {list(shape)}; expected images [n, rows, columns]")
+    check_shape(path, shape, n_in)
+    return read_idx(path).reshape(-1, n_in)
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """The array in a .npy file, or else ValueError."""
+def read_npy(path: Path, n_in: int) -> np.ndarray:
+    """The images [n, n_in] in a .npy file, or else ValueError."""
+    with path.open("rb") as file:
+        head, size = file.read(12), os.fstat(file.fileno()).st_size
+    if not head.startswith(NPY_MAGIC):
+        raise ValueError(f"{path} is no .npy file: it begins with the bytes {head[:6].hex(' ') or '(none)'}")
+    # NumPy reads the whole header before it refuses one that is too long.
+    length = int.from_bytes(head[8 : 10 if head[6:7] == b"\1" else 12], "little")
+    if length > LONGEST_NPY_HEADER:
+        raise ValueError(f"{path} is no .npy file of numbers: it announces a header of {length} bytes")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of numbers ({error})") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{path} holds {array.dtype}; expected real numbers")
-    if not np.isfinite(array).all():
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory yet
+    except Exception as error:  # NumPy's parser of headers raises nearly everything
+        raise ValueError(f"{path} is no .npy file of numbers ({one_line(error)})") from None
+    if mapped.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds {mapped.dtype}; expected real numbers")
+    check_shape(path, mapped.shape, n_in)
+    if mapped.offset + mapped.nbytes != size:
+        raise ValueError(f"{path} is {size} bytes long; expected {mapped.offset + mapped.nbytes} for {mapped.shape}")
+    if not is_finite(mapped):
         raise ValueError(f"{path} holds nan or infinity; expected finite numbers")
-    return array
+    return np.array(mapped, order="C").reshape(-1, n_in)
 
 
-def as_rows(path: Path, array: np.ndarray, n_in: int) -> np.ndarray:
-    """Images as rows [n, n_in], or else ValueError."""
-    if array.ndim == 2 and array.shape[1] == n_in:
-        rows = array
-    elif array.ndim in (1, 2) and array.size == n_in:
-        rows = array.reshape(1, n_in)
-    elif array.ndim == 3 and math.prod(array.shape[1:]) == n_in:
-        rows = array.reshape(len(array), n_in)
-    else:
-        raise ValueError(f"{path} holds {list(array.shape)}; the network takes images of {size_of(n_in)}")
-    if not len(rows):
+def check_shape(path: Path, shape: Sequence[int], n_in: int) -> None:
+    """Refuse an array that does not hold images of so many pixels."""
+    images = (len(shape) == 2 and shape[1] == n_in) or (len(shape) == 3 and math.prod(shape[1:]) == n_in)
+    if not images and not (len(shape) in (1, 2) and math.prod(shape) == n_in):
+        raise ValueError(f"{path} holds {list(shape)}; the network takes images of {size_of(n_in)}")
+    if not shape[0]:
         raise ValueError(f"{path} holds no image")
-    return np.ascontiguousarray(rows)
 
 
 def read_picture(path: Path, n_in: int, levels: int) -> np.ndarray:
     """A picture's grey as one row [1, n_in] from 0 to ``levels``, or else an exception that names the file."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    try:
-        with Image.open(path) as image:
-            grey = grey_of(path, image)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture") from None
-    except (SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} can't be read as a picture ({error})") from None
-    side = math.isqrt(n_in)
-    if grey.size != n_in or (side * side == n_in and grey.shape != (side, side)):
-        rows, columns = grey.shape
-        raise ValueError(f"{path} has {columns} × {rows} pixels; the network takes images of {size_of(n_in)}")
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, on what it is about to raise or what does no harm
+        try:
+            # Of other formats' decoders, one would start a program.
+            with Image.open(file, formats=FORMATS) as image:
+                columns, rows = image.size
+                check_size(path, rows, columns, n_in)  # before it is unpacked
+                image.load()
+                grey = grey_of(path, ImageOps.exif_transpose(image))
+                check_size(path, *grey.shape, n_in)
+        except Refused:
+            raise
+        except UnidentifiedImageError:
+            raise ValueError(f"{path} is not a picture of a known format") from None
+        except Exception as error:  # its decoders raise nearly everything
+            raise ValueError(f"{path} can't be read as a picture ({one_line(error)})") from None
     row = grey.reshape(1, n_in)
     return row if levels == 255 else row * (levels / 255)
+
+
+def check_size(path: Path, rows: int, columns: int, n_in: int) -> None:
+    """Refuse a picture of another size than the network's."""
+    side = math.isqrt(n_in)
+    if rows * columns != n_in or (side * side == n_in and rows != side):
+        raise Refused(f"{path} has {columns} × {rows} pixels; the network takes images of {size_of(n_in)}")
 
 
 def grey_of(path: Path, image: "Image") -> np.ndarray:
     """Grey values uint8 [rows, columns], or else ValueError."""
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{path} has more than 8 bits a pixel; save it with 8")
+        raise Refused(f"{path} has more than 8 bits a pixel; save it with 8")
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         if np.asarray(rgba)[..., 3].min() < 255:
-            raise ValueError(f"{path} is transparent in places; put it on a black ground first")
+            raise Refused(f"{path} is transparent in places; put it on a black ground first")
         image = rgba
     return np.asarray(image.convert("L"))
 
@@ -142,3 +178,9 @@ def size_of(n_in: int) -> str:
     """The size of an image in words."""
     side = math.isqrt(n_in)
     return f"{side} × {side} pixels" if side * side == n_in else f"{n_in} pixels"
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, in one line that is not too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:196]} ..."

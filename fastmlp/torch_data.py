@@ -62,6 +62,7 @@ def lay_out(files: dict[str, Path], folder: Path) -> None:
     """Put files into a folder, raw and under their plain names: unpacked, or as links."""
     folder.mkdir(parents=True)
     for name, path in files.items():
+        data.read_idx(path)  # which refuses what is not whole, before a copy of it fills the disk
         with open(path, "rb") as file:
             packed = file.read(len(data.GZIP_MAGIC)) == data.GZIP_MAGIC
         if packed:

@@ -331,6 +331,42 @@ def test_whole_files_that_are_not_mnist_are_refused(tmp_path, misfit):
     assert str(tmp_path / "here") in str(caught.value)
 
 
+OTHERS = {
+    "text": b"label,pixel0\n7,0\n",
+    "text, gzipped": gzip.compress(b"label,pixel0\n7,0\n"),
+    "a web page": b"<!DOCTYPE html>",
+    "nothing": b"",
+    "letters": idx(np.arange(1, 13, dtype=np.uint8)),
+    "numbers of 32 bits": idx(np.zeros(12, np.int32)),
+    "larger images": idx(np.zeros((12, 32, 32), np.uint8)),
+    "more labels": idx(np.zeros(13, np.uint8)),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+def test_a_file_of_another_kind_is_neither_damaged_nor_to_be_deleted(nowhere, name, other):
+    folder = write(nowhere / "mine", contents())
+    (folder / name).write_bytes(OTHERS[other])
+    with pytest.raises(data.DataOfAnotherKind) as caught:
+        data.mnist(folder)
+    said = str(caught.value)
+    assert str(folder / name) in said
+    assert "is not " in said
+    assert "\n" not in said
+    assert not any(word in said for word in ("damaged", "delete", "replace"))
+
+
+def test_only_a_file_of_the_download_cache_may_be_deleted(nowhere, cache):
+    for folder in (nowhere / "mine", cache):
+        write(folder, contents(), gzipped=True)
+        path = folder / "t10k-labels-idx1-ubyte.gz"
+        path.write_bytes(path.read_bytes()[:-3])
+        with pytest.raises(data.DataDamaged, match="is damaged") as caught:
+            data.mnist(folder)
+        assert ("delete it to download it anew" in str(caught.value)) == (folder == cache)
+
+
 # ---- mnist: the download
 
 
