@@ -35,7 +35,6 @@ from problems import (
     run_python,
 )
 from sklearn.datasets import load_digits
-from torch_twin import Twin
 
 from fastmlp import kernels
 from fastmlp.kernels import Network, Rule, State, reference
@@ -139,6 +138,7 @@ def test_one_pass_of_the_labs_network(compiled, loss, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_are_autograds(compiled, dtype):
     """PyTorch directly, not by way of the oracle."""
+    Twin = pytest.importorskip("torch_twin", reason="PyTorch is not installed").Twin
     for i, (hidden, (output, loss), bias, l2) in enumerate(product(HIDDEN, OUTPUT_LOSSES, (True, False), (0.0, 0.3))):
         sizes = LAB if i == 0 else SHAPES[i % len(SHAPES)]
         network = Network.build(sizes, hidden, output, loss, bias=bias, l2=l2, dtype=dtype)
@@ -307,6 +307,7 @@ def test_epochs_of_the_labs_network(compiled, rule, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_twenty_steps_are_torch_optims(compiled, dtype):
     """PyTorch directly, not by way of the oracle."""
+    Twin = pytest.importorskip("torch_twin", reason="PyTorch is not installed").Twin
     for i, (rule, hidden, (output, loss), bias) in enumerate(product(RULES, HIDDEN, OUTPUT_LOSSES, (True, False))):
         if i % 5:  # a fifth of the product: test_reference has all of it, and the tests above lead there
             continue

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from problems import DTYPES, SHAPES, padding
 
 from fastmlp import kernels
@@ -70,6 +69,7 @@ def test_no_stride_is_a_multiple_of_2_kib(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pytorchs_weight_and_bias_are_views_of_the_same_memory(dtype):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     network = some((5, 3, 2), dtype=dtype)
     flat = network.zeros()
     rows = network.rows(flat)[0]

@@ -5,10 +5,13 @@ Each is a process of its own, because Numba takes the CPU to compile for from it
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from llvmlite import binding as llvm
 from problems import child_environment
+
+from fastmlp.kernels.cpu.target import vector_bits
 
 #: Some options against the oracle, small batches and large, samples that are mostly zero and others.
 COMPARE = """
@@ -123,3 +126,27 @@ def test_the_same_code_compiles_for_arm(results):
 
 def test_avx512(results):
     assert results["skylake-avx512"][1] == "512 32 True\nTrue\n"
+
+
+#: A CPU for each width of vectors in bits, and what a machine must have to run its code; and the tests whose problems
+#: follow the width.
+WIDTHS = {"x86-64-v2": (128, "sse4.2"), "haswell": (256, "avx2"), "skylake-avx512": (512, "avx512vl")}
+OF_A_WIDTH = "few_inputs or who_has or fewest"
+
+
+@pytest.mark.parametrize("cpu", WIDTHS)
+def test_tests_hold_for_every_width(cpu, tmp_path):
+    """At the widths that this machine's vectors have not, where it can run such code."""
+    bits, needed = WIDTHS[cpu]
+    if not llvm.get_host_cpu_features().get(needed):
+        pytest.skip(f"this machine is {llvm.get_host_cpu_name()}, which can't run {cpu}'s code: it has no {needed}")
+    if vector_bits() == bits:
+        pytest.skip(f"vectors have {bits} bits in all tests of this run")
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", OF_A_WIDTH]
+    done = subprocess.run(
+        [*command, str(here / "test_background.py")],
+        env=child_environment(NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path)),
+        cwd=here.parent, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{cpu}:\n{done.stdout}\n{done.stderr}"
