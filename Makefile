@@ -1,9 +1,12 @@
 # What developers type. `make` alone lists it.
 .PHONY: help install test lint notebook bench bench-products bench-quick bench-kernels bench-compare readme compare
-.PHONY: cuda-compile test-gpu bench-gpu
+.PHONY: cuda-compile test-gpu bench-gpu test-short test-oldest
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
 AGAINST ?=
+# The kernels, the simulated GPU and what people import: none of it needs PyTorch.
+SHORT = $(addprefix tests/test_,$(addsuffix .py,cuda cuda_launch cuda_missing contract network lists vector_math mlp \
+	modelfile data optimizers initializers callbacks))
 PYTHON ?= python3
 # From the checkout, installed or not: a machine with a GPU and no network has what it has.
 HERE = PYTHONPATH=$(CURDIR) $(PYTHON) -m
@@ -16,6 +19,14 @@ install: ## install the checkout with everything that developing needs
 
 test: ## run the tests
 	pytest
+
+test-short: ## run the tests of the kernels, the simulated GPU and the classes
+	pytest $(SHORT)
+
+test-oldest: ## run those in a fresh environment with the oldest releases that pyproject.toml allows
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PYTHON) -m venv "$$work" && \
+		"$$work/bin/python" .ci/oldest > "$$work/requirements.txt" && "$$work/bin/pip" install --quiet -r "$$work/requirements.txt" . && \
+		NUMBA_CACHE_DIR="$$work/cache" "$$work/bin/pytest" $(SHORT)
 
 lint: ## check style and types (types need an install without -e)
 	ruff check .
