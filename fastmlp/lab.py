@@ -54,8 +54,8 @@ def grad_loss_i(w: np.ndarray, x: np.ndarray, y: float) -> np.ndarray:
 
 def quotients(function: Callable[[np.ndarray], float], w: np.ndarray) -> np.ndarray:
     """The gradient of a function at w by difference quotients, one weight after the other."""
-    along = [lambda t, axis=axis: function(w + t * axis) for axis in np.eye(len(w))]
-    return np.array([numerical_derivative(one, np.float64(0)) for one in along])
+    h = 1e-5
+    return np.array([(function(w + h * axis) - function(w - h * axis)) / (2 * h) for axis in np.eye(len(w))])
 
 
 def derivations(show: Show, quick: bool = False) -> dict[str, float]:
@@ -92,7 +92,7 @@ def derivations(show: Show, quick: bool = False) -> dict[str, float]:
 
     gradient = np.sum([grad_loss_i(w, *point) for point in points], axis=0)
     compared = {
-        "exercise 1, ∂p/∂w of one point": (p * (1 - p) * x, quotients(lambda w: logistic(w @ x), w)),
+        "exercise 1, ∂p/∂w of one point": (p * (1 - p) * x, quotients(lambda w: float(logistic(w @ x)), w)),
         "exercise 2, ∂L/∂w of one point": (grad_loss_i(w, x, label), quotients(lambda w: loss_i(w, x, label), w)),
         "exercise 3, Σ ∂L/∂w of all": (gradient, quotients(loss, w)),
     }

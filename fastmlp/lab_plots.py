@@ -493,7 +493,7 @@ def draw_errors(ax: "Axes", row: "Mapping[str, Extra]") -> None:
         errors = 100 * (1 - found.accuracies)
         ax.plot(errors, np.full(len(errors), place), "|", color="0.35", markersize=14, markeredgewidth=1.4)
         ax.plot(errors.mean(), place, "o", color="black", markersize=7)
-        above = {"xytext": (4, 8), "textcoords": "offset points"}
+        above: dict[str, Any] = {"xytext": (4, 8), "textcoords": "offset points"}
         ax.annotate(f"{errors.mean():.1f}", (errors.mean(), place), fontsize=9, **above)
         ax.text(0.03, place, name, va="center", fontsize=9)  # few errors are below 1 %: there is room
     ax.set_xscale("symlog", linthresh=1)
