@@ -267,7 +267,7 @@ def predict(
     For a network trained on the mean squared error, the probability is its output for that label.
     """
     from fastmlp.evaluation_run import load_model
-    from fastmlp.images import read_images
+    from fastmlp.images import inverted, read_images
 
     with users_mistakes():
         if format not in FORMATS:
@@ -278,7 +278,7 @@ def predict(
             raise ValueError(f"{model} does not classify: it was trained for regression")
         image_names, X = read_images(images, mlp.network.sizes[0], levels)
         if invert:
-            X = levels - X
+            X = inverted(X, levels)
         outputs = mlp.predict(X)
         labels = mlp.classify(X)
     print_predictions(format, image_names, labels.tolist(), probabilities(outputs, labels))
@@ -575,8 +575,13 @@ def run(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     translated = translator(option_names(command, words), words)
 
+    told: set[str] = set()  # what several steps of a command find is said once
+
     def show_warning(message: Warning | str, *_: object) -> None:
-        print(f"warning: {translated(one_line(message))}", file=sys.stderr, flush=True)
+        line = f"warning: {translated(one_line(message))}"
+        if line not in told:
+            told.add(line)
+            print(line, file=sys.stderr, flush=True)
 
     def fail(message: str, code: int) -> int:
         print(f"error: {translated(message)}", file=sys.stderr, flush=True)

@@ -174,6 +174,13 @@ def grey_of(path: Path, image: "Image") -> np.ndarray:
     return np.asarray(image.convert("L"))
 
 
+def inverted(images: np.ndarray, levels: float) -> np.ndarray:
+    """The images dark on light, as ``levels`` - images: uint8 if they are and it can hold that, else float64."""
+    if images.dtype == np.uint8 and levels in range(int(images.max()), 256):
+        return np.uint8(levels) - images
+    return np.subtract(levels, images, dtype=np.float64)
+
+
 def size_of(n_in: int) -> str:
     """The size of an image in words."""
     side = math.isqrt(n_in)

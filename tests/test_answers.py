@@ -5,6 +5,7 @@ import importlib.util
 import math
 import pickle
 import re
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from fastmlp import Adam, Mlp, Sgd
+from fastmlp import Adam, Mlp, Sgd, cli
 
 DIGITS = load_digits()
 
@@ -535,6 +536,56 @@ def test_other_scales_and_inverted_images_are_told(digits_0_to_255, name, spoil,
         call(spoil(X), *given)
     assert len(told) == 1
     assert told[0].filename == __file__
+
+
+@pytest.fixture
+def command(digits_0_to_255, tmp_path, capsys):
+    """`fastmlp predict` for a network of pixels of 0 to so many levels; gives the labels and standard error."""
+
+    def run(images, *options, levels=255):
+        mlp = copy.copy(digits_0_to_255)
+        mlp.metadata = {"levels": levels}
+        mlp.save(tmp_path / "model.safetensors")
+        np.save(tmp_path / "images.npy", images)
+        with warnings.catch_warnings(action="always"):
+            code = cli.main(["predict", str(tmp_path / "model.safetensors"), str(tmp_path / "images.npy"), *options])
+        output, errors = capsys.readouterr()
+        assert code == 0, errors
+        return [int(line[0]) for line in output.splitlines()], errors
+
+    return run
+
+
+@pytest.mark.parametrize("spoil", [lambda X: 255 - X, lambda X: 255.0 - X[:1]], ids=["all", "one"])
+def test_the_command_names_invert_and_invert_helps(command, spoil):
+    X, _ = pixels(20, seed=1)
+    right, errors = command(X)
+    assert errors == ""
+    _, errors = command(spoil(X))
+    (line,) = errors.splitlines()
+    assert line.startswith("warning: X looks inverted")
+    assert "--invert" in line
+    labels, errors = command(spoil(X), "--invert")
+    assert (labels, errors) == (right[: len(labels)], "")
+    _, errors = command(X, "--invert")
+    assert "X looks inverted" in errors
+
+
+def test_the_command_names_the_scale(command):
+    X, _ = pixels(20, seed=1)
+    for images in (X / 255, (X > 128).astype(np.uint8)):
+        _, errors = command(images)
+        (line,) = errors.splitlines()
+        assert "X holds 0 to 1, but the network was trained on inputs of 0 to 255" in line
+
+
+@pytest.mark.parametrize("levels", [200, 16, 200.5, 1000])
+def test_invert_does_not_wrap(command, levels):
+    """Pixels beyond the range, or a range beyond uint8: what comes out is what comes out for floats."""
+    X, _ = pixels(20, seed=1)
+    expected = command(X.astype(float), "--invert", levels=levels)
+    assert command(X, "--invert", levels=levels) == expected
+    assert command(X.astype(np.int16), "--invert", levels=levels) == expected
 
 
 def test_a_single_image_is_looked_at_by_classify(digits_0_to_255):
