@@ -512,13 +512,15 @@ def torch_accuracy(model: "nn.Module", samples: "Samples") -> float:
 
 
 def accuracy_on(model: "nn.Module", X: "torch.Tensor", y: "torch.Tensor") -> float:
-    """`torch_accuracy` for tensors on the model's device."""
+    """`torch_accuracy` for tensors on the model's device; what is right is as for `fastmlp.Mlp.evaluate`."""
     from fastmlp.torch_models import TorchMlp
 
     if isinstance(model, TorchMlp):
         net = model.network
         if net.loss == "mean_squared_error" and net.activations[-1] != "sigmoid":
             return math.nan
+        if net.activations[-1] == "sigmoid" and y.ndim == 2 and not checks.is_one_hot(y.cpu().numpy()):
+            return float(((outputs_of(model, X) > 0.5) == (y > 0.5)).all(1).double().mean())
     labels = classify(model, X)
     if y.ndim == 2:
         y = y.argmax(1) if y.shape[1] > 1 else y[:, 0] > 0.5
@@ -527,6 +529,12 @@ def accuracy_on(model: "nn.Module", X: "torch.Tensor", y: "torch.Tensor") -> flo
 
 def classify(model: "nn.Module", X: "torch.Tensor") -> "torch.Tensor":
     """`torch_classify` for tensors on the model's device."""
+    outputs = outputs_of(model, X)
+    return outputs.argmax(1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).long()
+
+
+def outputs_of(model: "nn.Module", X: "torch.Tensor") -> "torch.Tensor":
+    """What a model predicts, in evaluation mode; of a `TorchMlp` that is probabilities."""
     import torch
 
     from fastmlp.torch_models import TorchMlp
@@ -536,7 +544,6 @@ def classify(model: "nn.Module", X: "torch.Tensor") -> "torch.Tensor":
     try:
         with torch.no_grad():
             output = model.predict if isinstance(model, TorchMlp) else model
-            outputs = torch.cat([output(part) for part in X.split(EVALUATION_BATCH)])
+            return torch.cat([output(part) for part in X.split(EVALUATION_BATCH)])
     finally:
         model.train(training)
-    return outputs.argmax(1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).long()

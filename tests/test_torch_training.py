@@ -88,6 +88,17 @@ def test_it_trains_as_mlp_does_with_every_loss(pipeline, loss, backend):
 
 
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
+def test_rows_of_several_ones_are_right_as_for_mlp(loss):
+    X, _ = problem()
+    mlp = Mlp([6, 3], loss=loss, output="sigmoid", dtype="float64", seed=1, backend="numpy")
+    Y = (mlp.predict(X) > 0.5).astype(float)
+    Y[::4, 2] = 1 - Y[::4, 2]
+    one_hot = np.eye(3)[mlp.classify(X)]
+    assert torch_accuracy(mlp.to_torch(), (X, Y)) == mlp.score(X, Y) == (len(X) - len(X[::4])) / len(X)
+    assert torch_accuracy(mlp.to_torch(), (X, one_hot)) == mlp.score(X, one_hot) == 1
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 def test_one_output(pipeline, loss):
     X, y = problem(classes=2)
     mlp = Mlp([6, 1], loss=loss, output="sigmoid", dtype="float64", seed=1, backend="numpy")
