@@ -144,7 +144,7 @@ def read_picture(path: Path, n_in: int, levels: int) -> np.ndarray:
                 check_size(path, rows, columns, n_in)  # before it is unpacked
                 image.load()
                 grey = grey_of(path, ImageOps.exif_transpose(image))
-                check_size(path, *grey.shape, n_in)
+                check_size(path, grey.shape[0], grey.shape[1], n_in)
         except Refused:
             raise
         except UnidentifiedImageError:

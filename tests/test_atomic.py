@@ -92,7 +92,7 @@ def test_a_named_pipe_is_written_into(writer, tmp_path):
     write, name = writer
     path, read = tmp_path / name, []
     os.mkfifo(path)
-    reader = Thread(target=lambda: read.append(path.read_bytes()))
+    reader = Thread(target=lambda: read.append(path.read_bytes()), daemon=True)
     reader.start()
     write(path)
     reader.join(30)
