@@ -576,7 +576,7 @@ def in_a_shell(line, cwd):
 
 
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+needs_full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
 
 
 @needs_bash
