@@ -241,6 +241,11 @@ ModelArgument = Annotated[
 ]
 
 
+InvertOption = Annotated[
+    bool, typer.Option("--invert", help="For dark digits on a light ground: MNIST's are light on dark.")
+]
+
+
 @app.command()
 def predict(
     model: ModelArgument,
@@ -256,9 +261,7 @@ def predict(
     format: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(FORMATS)}; text is label, probability, name.")
     ] = "text",
-    invert: Annotated[
-        bool, typer.Option("--invert", help="For dark digits on a light ground: MNIST's are light on dark.")
-    ] = False,
+    invert: InvertOption = False,
     backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, numpy; see fastmlp info.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many threads.")] = None,
 ) -> None:
@@ -302,15 +305,18 @@ def evaluate(
         Path | None,
         typer.Option(parser=a_path, metavar="FILE", help="The labels of DATA: an IDX file (raw or gzipped) or .npy."),
     ] = None,
+    invert: InvertOption = False,
     backend: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, numpy; see fastmlp info.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many threads.")] = None,
 ) -> None:
     """Measure how good a network is on some data: loss, accuracy, and what each label is taken for."""
     from fastmlp import evaluation_run
+    from fastmlp.images import inverted
 
     with users_mistakes():
         mlp = evaluation_run.load_model(model, backend, threads)
-        tables = evaluation_run.report(mlp, *evaluation_run.labelled(data, labels, mlp))
+        name, X, y = evaluation_run.labelled(data, labels, mlp)
+        tables = evaluation_run.report(mlp, name, inverted(X, mlp.metadata.get("levels", 255)) if invert else X, y)
     for table in tables:
         console().print(table)
 

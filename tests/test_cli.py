@@ -902,9 +902,13 @@ def test_evaluate_takes_a_folder_of_pictures_for_each_label(run, model):
         Path("pictures", str(label)).mkdir(parents=True, exist_ok=True)
         grey = np.round(image.reshape(8, 8) * (255 / 16)).astype(np.uint8)
         Image.fromarray(grey).save(f"pictures/{label}/{i}.png")
-    code, output, _ = run("evaluate", model, "pictures", "--backend", "numpy")
-    assert code == 0
-    assert figures(output)[1] == pytest.approx(Mlp.load(model, backend="numpy").score(X, y), abs=1e-4)
+        Path("dark", str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - grey).save(f"dark/{label}/{i}.png")
+    expected = pytest.approx(Mlp.load(model, backend="numpy").score(X, y), abs=1e-4)
+    for arguments in (("pictures",), ("dark", "--invert")):
+        code, output, error = run("evaluate", model, *arguments, "--backend", "numpy")
+        assert (code, error) == (0, "")
+        assert figures(output)[1] == expected
 
 
 def test_evaluate_says_what_a_label_is_taken_for(run, here):
