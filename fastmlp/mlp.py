@@ -87,6 +87,13 @@ class Mlp:
     draws them. Each keyword changes what it names, and what plainly follows from that: the loss follows the output
     and the output the loss, the initializer follows the hidden activation. Nothing else changes.
 
+    A subclass or an object may have its own ``initialize_weights``, which costs nothing, and its own ``sigmoid``,
+    ``sigmoid_derivative``, ``feedforward`` and ``backpropagation``. With one of those four everything, `fit` and
+    `evaluate` too, is computed by these methods and NumPy, as the lab composes them, and a RuntimeWarning says once
+    that this is slow. An own sigmoid is that of all layers, the output's too, whatever ``activation`` and ``output``
+    say; its derivative is σ(z) (1 - σ(z)) unless that is overridden as well. The methods get samples as the user gave
+    them, before ``input_scale``, and targets as rows.
+
     Parameters
     ----------
     size_layers : sequence of int

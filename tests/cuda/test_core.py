@@ -401,6 +401,30 @@ def test_a_callbacks_edits_go_through(when):
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-9)
 
 
+def test_what_is_overridden_is_computed_on_the_host():
+    X, y = data(dtype=np.float64)
+    ours, theirs = pair()
+    for mlp in (ours, theirs):
+        mlp.fit(X, y, epochs=2, batch_size=5, optimizer=Sgd(0.1, momentum=0.9), progress=False)
+        mlp.sigmoid, mlp.sigmoid_derivative = np.sin, np.cos
+        with pytest.warns(RuntimeWarning, match="the slow way"):
+            mlp.fit(X, y, epochs=1, batch_size=5, optimizer=Sgd(0.1, momentum=0.9), shuffle=False, progress=False)
+        mlp.train(X, y, 2)
+    assert ours.backend_name == "numpy"
+    assert_same(ours, theirs)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-9)
+    np.testing.assert_allclose(ours.gradients_vector, theirs.gradients_vector, rtol=1e-9, atol=1e-12)
+
+
+def test_train_tells_its_last_gradients():
+    X, y = data(dtype=np.float64)
+    ours, theirs = pair()
+    for mlp in (ours, theirs):
+        mlp.train(X, y, 3)
+    np.testing.assert_allclose(ours.gradients_vector, theirs.gradients_vector, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ours.weight_vector, theirs.weight_vector, rtol=1e-9, atol=1e-12)
+
+
 def test_edits_between_calls_go_through():
     X, y = data(dtype=np.float64)
     ours, theirs = pair()
