@@ -17,11 +17,11 @@ import numpy as np
 
 from fastmlp.kernels.names import unknown_name
 
-Rng: TypeAlias = np.random.RandomState
+Rng: TypeAlias = np.random.RandomState | np.random.Generator  # those below ask for what both have
 Initializer: TypeAlias = Callable[[Rng, int, int, bool], np.ndarray]
 
 
-def generator(seed: int | None) -> Rng:
+def generator(seed: int | None) -> np.random.RandomState:
     """The generator that weights are drawn from: one of its own with a seed, NumPy's global one without."""
     # np.random's functions are methods of this object; NumPy has no public name for it.
     return np.random.mtrand._rand if seed is None else np.random.RandomState(seed)

@@ -52,7 +52,7 @@ def activate(mlp: "Mlp", layer: int, z: np.ndarray) -> np.ndarray:
     return reference.activate(mlp.network.activations[layer], z)[0]
 
 
-def slope(mlp: "Mlp", layer: int, z: np.ndarray) -> np.ndarray:
+def slope(mlp: "Mlp", layer: int, z: Any) -> np.ndarray:
     """The derivative of that."""
     if {"sigmoid", "sigmoid_derivative"} & set(mlp._overridden):
         return np.asarray(elementwise(mlp, "sigmoid_derivative")(z), z.dtype)
