@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ["Unfailing", "trouble_of", "unfailing_streams"]
 
@@ -21,7 +21,7 @@ class Unfailing(io.FileIO):
 
     trouble: OSError | None = None
 
-    def write(self, data: bytes, /) -> int | None:  # type: ignore[override]
+    def write(self, data: Any, /) -> Any:
         """Write, or drop; returns how many bytes were taken, as `io.FileIO.write` does."""
         if self.trouble is None:
             try:

