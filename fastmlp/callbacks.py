@@ -117,11 +117,10 @@ def callback_list(callbacks: Iterable[CallbackLike] | CallbackLike, progress: bo
     """
     given = [callbacks] if isinstance(callbacks, Callback) or callable(callbacks) else callbacks
     try:
-        members = [as_callback(one) for one in given]
-    except TypeError as error:
-        if "callbacks holds" in str(error):
-            raise
+        given = list(given)
+    except Exception:  # whatever an object's own iteration raises
         raise TypeError(f"callbacks={callbacks!r}; expected a sequence of callbacks") from None
+    members = [as_callback(one) for one in given]
     if progress is None:
         progress = in_notebook() or on_terminal()
     if isinstance(progress, Callback):

@@ -6,7 +6,7 @@ what was given and what was expected. Wrong data is a ValueError; a number of th
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +25,9 @@ INPUTS = frozenset(np.dtype(name) for name in INPUT_DTYPES)
 #: What Python calls a real number, and what databases give for one.
 NUMBER = (numbers.Real, np.bool_, Decimal)
 
+#: No numbers, though Python's classes of numbers count them as such.
+NO_NUMBER = (bool, np.bool_, np.timedelta64)
+
 #: How far the sum of a row of probabilities may be off 1: float16 rows still pass.
 ROW_SUM_TOLERANCE = 1e-3
 
@@ -39,7 +42,7 @@ def whole(name: str, value: object, least: int = 1) -> int:
     ValueError
         If it is smaller.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    if isinstance(value, NO_NUMBER) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected a whole number, {least} or more")
     if value < least:
         raise ValueError(f"{name}={value}; expected {least} or more")
@@ -54,13 +57,17 @@ def number(name: str, value: object) -> float:
     TypeError
         If ``value`` is not a real number.
     ValueError
-        If it is nan or infinite.
+        If it is nan or infinite, or too large for a float.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, NO_NUMBER) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected a number")
-    if not math.isfinite(value):
+    try:
+        result = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is a {type(value).__name__} too large for a float; expected a number") from None
+    if not math.isfinite(result):
         raise ValueError(f"{name}={value!r} is not finite")
-    return float(value)
+    return result
 
 
 def threads(value: object) -> int | None:
@@ -368,8 +375,26 @@ def is_one_hot(array: np.ndarray) -> bool:
     return np.count_nonzero(array) == len(array) and bool((array.max(1) == 1).all())
 
 
+def entries(given: Iterable, trouble: str) -> list:
+    """A list itself, or the entries of another sequence as one, or else TypeError with those words."""
+    if isinstance(given, list):
+        return given
+    try:
+        if isinstance(given, str | bytes | Set | Mapping):
+            raise TypeError
+        return list(given)
+    except Exception:  # whatever an object's own iteration raises
+        raise TypeError(trouble) from None
+
+
+def no_matrices(name: str, given: object) -> str:
+    """That what was given for weights is no list, in words."""
+    return f"{name} is a {type(given).__name__}; expected a list of matrices, one a layer"
+
+
 def matrices(name: str, given: Sequence[ArrayLike], expected: Sequence[np.ndarray]) -> list[np.ndarray]:
     """One finite matrix for each of the expected ones and of its shape, or else ValueError."""
+    given = entries(given, no_matrices(name, given))
     if len(given) != len(expected):
         shapes = ", ".join(str(list(one.shape)) for one in expected)
         raise ValueError(f"{name} has {len(given)} entries; expected {len(expected)}, one a layer: {shapes}")

@@ -15,12 +15,13 @@ from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import chain
-from numbers import Real
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+
+from fastmlp import checks
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -561,9 +562,7 @@ def digits(test_size: float = 0.2, seed: int = 0) -> Dataset:
     TypeError, ValueError
         If an argument is not as described, or test_size leaves no image to train on.
     """
-    if not isinstance(test_size, Real):
-        raise TypeError(f"test_size={test_size!r}; expected a number")
-    if not 0 < test_size < 1:
+    if not 0 < checks.number("test_size", test_size) < 1:
         raise ValueError(f"test_size={test_size!r}; expected a number between 0 and 1")
     _check_seed(seed)
     images, labels, source = _read_digits()
@@ -619,13 +618,10 @@ def two_gaussians(
     TypeError, ValueError
         If an argument is not as described.
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"n={n!r}; expected a whole number")
-    if n < 1:
-        raise ValueError(f"n={n}; expected 1 or more")
+    n = checks.whole("n", n)
     try:
         centres = np.asarray(means, dtype=np.float64)
-    except (TypeError, ValueError):
+    except Exception:  # whatever an object's own conversion raises
         centres = np.empty(0)
     if centres.shape != (2, 2) or not np.isfinite(centres).all():
         raise ValueError(f"means={means!r}; expected two points of two finite numbers, [2, 2]")
@@ -644,7 +640,5 @@ generate_data = two_gaussians  #: under the name that it has in the lab
 
 def _check_seed(seed: int) -> None:
     """Refuse what does not seed NumPy's generators."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed={seed!r}; expected a whole number")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed}; expected 0 to {2**32 - 1}")
+    if checks.seed(seed) is None:
+        raise TypeError("seed=None; expected a whole number")

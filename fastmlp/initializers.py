@@ -166,7 +166,11 @@ def draw(function: Initializer, rng: Rng, n_out: int, n_in: int, bias: bool) -> 
     ValueError
         If it is not a finite array of numbers of the right shape.
     """
-    weights = np.asarray(function(rng, n_out, n_in, bias))
+    drawn = function(rng, n_out, n_in, bias)
+    try:
+        weights = np.asarray(drawn)
+    except Exception as error:  # whatever an object's own conversion raises
+        raise ValueError(f"init gave a {type(drawn).__name__} that is no array of numbers: {error}") from None
     expected = (n_out, n_in + bias)
     if weights.dtype.kind not in "biuf" or weights.shape != expected:
         given = f"{weights.dtype} {list(weights.shape)}"

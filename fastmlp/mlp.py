@@ -9,7 +9,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -75,7 +75,10 @@ class Weights(list):
             if has_shapes([value], [self[index]]):
                 checks.matrix(f"weights[{index}]", value, self[index])
             # A copy, so that it makes no difference what becomes of the array between now and its use.
-            value = copy.deepcopy(value)
+            try:
+                value = copy.deepcopy(value)
+            except Exception:  # whatever an object's own copying raises
+                raise TypeError(f"weights[{index}] is a {type(value).__name__}; expected a matrix") from None
         super().__setitem__(index, value)
 
 
@@ -363,9 +366,7 @@ class Mlp:
 
     @weights.setter
     def weights(self, given: Sequence[ArrayLike]) -> None:
-        if isinstance(given, (str, bytes, Set, Mapping)) or not isinstance(given, Iterable):
-            raise TypeError(f"weights is a {type(given).__name__}; expected a list of matrices, one a layer")
-        matrices = given if isinstance(given, list) else list(given)
+        matrices = checks.entries(given, checks.no_matrices("weights", given))
         if has_shapes(matrices, self._views):
             self._take_in(matrices)
         else:
@@ -476,6 +477,8 @@ class Mlp:
             network has learned hardly anything from inputs far from unit scale.
         """
         iterations = checks.whole("iterations", iterations, 0)
+        if not isinstance(errors, list | None):
+            raise TypeError(f"errors is a {type(errors).__name__}; expected a list to be added to, or None")
         given = self._data(X, Y, "Y")
         if not iterations:
             return
@@ -1164,9 +1167,8 @@ def repeat_until_done(action: Callable[[], None], most: int = 1000) -> None:
 
 def checked_sizes(size_layers: Sequence[int], softmax: bool) -> tuple[int, ...]:
     """The sizes as a tuple, checked; ``softmax`` says what the output is."""
-    if isinstance(size_layers, (str, bytes, Set, Mapping)) or not isinstance(size_layers, Iterable):
-        raise TypeError(f"size_layers={size_layers!r}; expected a sequence of whole numbers, such as [784, 100, 10]")
-    sizes = tuple(size_layers)
+    expected = "expected a sequence of whole numbers, such as [784, 100, 10]"
+    sizes = tuple(checks.entries(size_layers, f"size_layers={size_layers!r}; {expected}"))
     check_sizes("size_layers", sizes, softmax)
     return sizes
 
@@ -1175,7 +1177,7 @@ def dtype_name(dtype: DTypeLike) -> str:
     """Name of a NumPy dtype; what is none is passed on for `Network` to refuse."""
     try:
         return np.dtype(dtype).name
-    except TypeError:
+    except Exception:  # whatever an object's own conversion raises
         return str(dtype)
 
 
@@ -1190,7 +1192,7 @@ def has_shapes(given: Sequence[ArrayLike], expected: Sequence[np.ndarray]) -> bo
     """Whether there is one array for each of the expected ones and of its shape."""
     try:
         return [np.shape(one) for one in given] == [np.shape(one) for one in expected]
-    except ValueError:  # no shape at all: rows of unequal length
+    except Exception:  # no shape at all: rows of unequal length, or whatever an object's own conversion raises
         return False
 
 

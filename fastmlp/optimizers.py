@@ -66,8 +66,7 @@ class Sgd:
     def __post_init__(self) -> None:
         check_learning_rate(self.learning_rate)
         check_decay("momentum", self.momentum)
-        if not isinstance(self.nesterov, bool):
-            raise TypeError(f"nesterov={self.nesterov!r}; expected True or False")
+        checks.flag("nesterov", self.nesterov)
         if self.nesterov and not self.momentum:
             raise ValueError(f"nesterov=True with momentum={self.momentum}; expected a momentum above 0")
 

@@ -138,7 +138,7 @@ def as_array(name: str, given: Any, dtype: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it is no float, or a wider one.
+        If it is no float, a wider one, or not finite.
     """
     if hasattr(given, "detach"):
         import torch
@@ -151,7 +151,7 @@ def as_array(name: str, given: Any, dtype: str) -> np.ndarray:
     array = checks.numeric(name, given)
     if array.dtype.kind != "f" or not np.can_cast(array.dtype, dtype):
         raise ValueError(f"{name} is {array.dtype}; expected {dtype}, as the network is, or a dtype that fits into it")
-    return array.astype(dtype)
+    return checks.finite(name, array).astype(dtype)
 
 
 def as_rows(arrays: Mapping[str, np.ndarray], layers: int, bias: bool) -> list[np.ndarray]:

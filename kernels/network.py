@@ -12,7 +12,7 @@ with a 1 in the bias' place: the product of two rows includes the bias with no s
 stays so.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -179,11 +179,14 @@ class Network:
         """
         check_name("loss", loss, OUTPUTS)
         hidden = max(len(sizes) - 2, 0)
-        if isinstance(activation, str) or not isinstance(activation, Iterable):
+        if isinstance(activation, str):
             check_name("activation", activation, ACTIVATIONS)
             names = [activation] * hidden
         else:
-            names = list(activation)
+            try:
+                names = list(activation)
+            except Exception:  # no sequence: whatever an object's own iteration raises
+                check_name("activation", activation, ACTIVATIONS)
             if len(names) != hidden:
                 raise ValueError(
                     f"activation={names} has {len(names)} entries; expected one for each of {hidden} hidden layers"
