@@ -1,5 +1,5 @@
 # What developers type. `make` alone lists it.
-.PHONY: help install test lint notebook bench bench-products bench-quick bench-kernels bench-compare readme compare
+.PHONY: help install test fuzz lint notebook bench bench-products bench-quick bench-kernels bench-compare readme compare
 .PHONY: cuda-compile test-gpu bench-gpu test-short test-oldest
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
@@ -27,6 +27,9 @@ test-oldest: ## run those in a fresh environment with the oldest releases that p
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PYTHON) -m venv "$$work" && \
 		"$$work/bin/python" .ci/oldest > "$$work/requirements.txt" && "$$work/bin/pip" install --quiet -r "$$work/requirements.txt" . && \
 		NUMBA_CACHE_DIR="$$work/cache" "$$work/bin/pytest" $(SHORT)
+
+fuzz: ## test with 20,000 random files, inputs and interrupts (minutes); FASTMLP_FUZZ_SEED=1 draws others
+	FASTMLP_FUZZ=$${FASTMLP_FUZZ:-20000} pytest tests/test_fuzz.py
 
 lint: ## check style and types (types need an install without -e)
 	ruff check .
