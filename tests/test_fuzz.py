@@ -588,6 +588,7 @@ def stopped_at(step: int, call: Callable[[], Any], stop: type[BaseException]) ->
         return call()
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 asks for it before
     sys.settrace(trace)
     try:
         result = traced()

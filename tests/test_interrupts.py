@@ -44,6 +44,7 @@ def interrupted_at(step: int, call) -> tuple[bool, bool]:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 asks for it before
     sys.settrace(trace)
     try:
         call()
