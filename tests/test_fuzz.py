@@ -58,7 +58,7 @@ class Problem:
     """A network, samples and targets that suit it, and how to train it."""
 
     mlp: Mlp
-    X: np.ndarray  #: float64, eighths or whole numbers
+    X: np.ndarray  #: float64, quarters or eighths
     y: np.ndarray  #: labels, int64, or rows, float64
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ def random_problem(rng: np.random.Generator, backend: str = "numpy", most: int =
     """A network with four samples or more, and with a few epochs behind it now and then."""
     mlp = random_mlp(rng, backend, **options)
     n, n_out = int(rng.integers(4, most + 1)), mlp.network.sizes[-1]
-    X = rng.integers(-20, 20, (n, mlp.network.sizes[0])) / one_of(rng, [1, 8])
+    X = rng.integers(-20, 20, (n, mlp.network.sizes[0])) / one_of(rng, [4, 8])
     if rng.random() < 0.3:
         X = abs(np.round(X))
     if n_out > 1 and rng.random() < 0.6:
@@ -103,7 +103,7 @@ def random_problem(rng: np.random.Generator, backend: str = "numpy", most: int =
     else:
         y = rng.integers(0, 9, (n, n_out)) / 8
     optimizer = one_of(
-        rng, [Sgd(0.05), Sgd(0.02, momentum=0.9), Sgd(0.02, momentum=0.5, nesterov=True), Adam(0.01, epsilon=1e-3)]
+        rng, [Sgd(0.02), Sgd(0.02, momentum=0.9), Sgd(0.02, momentum=0.5, nesterov=True), Adam(0.01, epsilon=1e-3)]
     )
     training = {"batch_size": int(rng.integers(1, n + 1)), "optimizer": optimizer, "progress": False}
     if rng.random() < 0.3:
@@ -188,7 +188,9 @@ def arrays(rng: np.random.Generator, folder: Path) -> None:
         return
     assert error is None, f"{name} refuses {part} = {given[part]!r}: {error!r}"
     expected = quietly(lambda: CALLS[name](reference, reference.mlp, reference.X, reference.y))
-    np.testing.assert_allclose(result, expected, **problem.tolerance)
+    finite = np.isfinite(expected)  # in which order numbers overflow is anybody's
+    np.testing.assert_array_equal(np.isfinite(result), finite)
+    np.testing.assert_allclose(np.asarray(result)[finite], np.asarray(expected)[finite], **problem.tolerance)
 
 
 # ---- arguments ----
@@ -367,8 +369,6 @@ def arguments(rng: np.random.Generator, folder: Path) -> None:
     if error is None and called in ("Mlp", "load"):
         n_in, n_out = result.network.sizes[0], result.network.sizes[-1]
         assert quietly(lambda: result.predict(np.zeros((2, n_in)))).shape == (2, n_out), what
-    if error is None and called == "fit":
-        assert len(result) >= 1 or not np.isfinite(fitting["optimizer"].rule.learning_rate), what
 
 
 # ---- state dicts ----
