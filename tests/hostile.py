@@ -69,7 +69,15 @@ VALUES: list[Any] = [
     ),
     *(b"relu", bytearray(b"2"), [], [2], (2,), [3, 4, 2], ["relu"], [[1, 2], [3]], [None], {}, {1: 2}, {2}, range(3)),
     *(int, float, np.float32, np.dtype("f4"), np.dtype("V3"), slice(3), NotImplemented, memoryview(b"2"), {"relu": 1}),
-    *(np.array(2), np.array([2]), np.array([]), np.ones((2, 2)), np.array("relu"), np.array([3, 4, 2]), np.array(None)),
+    *(
+        np.array(2),
+        np.array([2]),
+        np.array([]),
+        np.ones((2, 2, 2)),
+        np.array("relu"),
+        np.array([3, 4, 2]),
+        np.array(None),
+    ),
 ]
 
 

@@ -188,9 +188,8 @@ def arrays(rng: np.random.Generator, folder: Path) -> None:
         return
     assert error is None, f"{name} refuses {part} = {given[part]!r}: {error!r}"
     expected = quietly(lambda: CALLS[name](reference, reference.mlp, reference.X, reference.y))
-    finite = np.isfinite(expected)  # in which order numbers overflow is anybody's
-    np.testing.assert_array_equal(np.isfinite(result), finite)
-    np.testing.assert_allclose(np.asarray(result)[finite], np.asarray(expected)[finite], **problem.tolerance)
+    if np.max(np.abs(expected), initial=0) < 100:  # one that diverges multiplies its rounding; nan is not below
+        np.testing.assert_allclose(result, expected, **problem.tolerance)
 
 
 # ---- arguments ----
@@ -301,7 +300,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[Any], bool | None]]] = {
         "seed": whole(0, 2**32 - 1),
     },
     "digits": {"test_size": lambda value: None if real(0, 1)(value) else False, "seed": whole(0, 2**32 - 1)},
-    "roll_weights": {"unrolled_data": nothing},
+    "roll_weights": {"unrolled_data": lambda value: None if isinstance(value, list | np.ndarray) else False},
     "unroll_weights": {"rolled_data": nothing},
     "set_weights": {"weights": nothing},
     "set_weight": {"weights": nothing},
