@@ -472,13 +472,18 @@ def instructions(row: dict[str, Any]) -> tuple[int, str]:
     return sum(row["ptx"].values()), "PTX: " + ", ".join(f"{name} {count}" for name, count in few)
 
 
+#: Packages that decide what comes out of a kernel's text.
+COMPILER = ("numba", "llvmlite", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+
+
 def earlier(path: Path | None) -> Rows:
-    """The rows of a result file by kernel and capability, if it is there and comes from the same versions."""
+    """The rows of a result file by kernel and capability, if it is there and comes from the same compiler."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
     except (OSError, ValueError):
         return {}
-    if found.get("machine", {}).get("versions") != machine.versions():
+    then, now = found.get("machine", {}).get("versions", {}), machine.versions()
+    if any(then.get(package) != now.get(package) for package in COMPILER):
         return {}
     return {(row["kernel"], row["capability"]): row for row in found["kernels"]}
 
