@@ -1155,14 +1155,19 @@ class Mlp:
 
 
 def repeat_until_done(action: Callable[[], None], most: int = 1000) -> None:
-    """Do something from its beginning until it has come to its end, so many times at most."""
-    for attempt in range(1, most + 1):
+    """Do something from its beginning until it has come to its end, so many times at most.
+
+    What kept it from that is raised afterwards: a Ctrl-C that comes meanwhile is not lost.
+    """
+    late = None
+    for _ in range(most):
         try:
             action()
-            return
-        except BaseException:
-            if attempt == most:
-                raise
+            break
+        except BaseException as error:
+            late = error
+    if late is not None:
+        raise late
 
 
 def checked_sizes(size_layers: Sequence[int], softmax: bool) -> tuple[int, ...]:

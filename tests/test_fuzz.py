@@ -735,3 +735,20 @@ def test_what_was_found(call, words):
 
 def test_a_numpy_true_is_true():
     assert Sgd(momentum=0.5, nesterov=np.True_).rule.kind == "nesterov"
+
+
+def test_ctrl_c_is_not_lost_where_a_diverged_epoch_is_undone():
+    """It ends the call, or is in the history."""
+    X = np.full((4, 1), 1e15)
+
+    def fit() -> Any:
+        mlp = Mlp([1, 1], output="identity", seed=1, backend="numpy")
+        return mlp.fit(X, X[:, 0], epochs=1, batch_size=1, optimizer=Sgd(1e300), progress=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps, history, _ = stopped_at(0, fit, KeyboardInterrupt)
+        assert not len(history)
+        for step in range(steps - 1200, steps - 50, 3):  # where it is undone
+            _, history, error = stopped_at(step, fit, KeyboardInterrupt)
+            assert error is not None or history.interrupted, f"lost at bytecode {step} of {steps}"
