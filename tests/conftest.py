@@ -1,8 +1,11 @@
 """What the tests share: the backends to run over, and settings that keep them quiet and repeatable."""
 
 import os
+import signal
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has that ignored in what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
