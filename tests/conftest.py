@@ -1,7 +1,9 @@
 """What the tests share: the backends to run over, and settings that keep them quiet and repeatable."""
 
+import importlib
 import os
 import signal
+from importlib.util import find_spec
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has that ignored in what it starts in the background
@@ -10,6 +12,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has that ignore
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from fastmlp import kernels
 
@@ -57,3 +60,15 @@ def little_mnist(tmp_path, monkeypatch):
         write_idx(raw / f"{name}-labels-idx1-ubyte", labels[part].astype(np.uint8))
     monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def own_process():
+    """For contenders in this very process: numbers of threads, and how PyTorch treats subnormals, as they were."""
+    torch = importlib.import_module("torch") if find_spec("torch") else None
+    threads = torch.get_num_threads() if torch else 0
+    with threadpool_limits(None):
+        yield
+    if torch:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)

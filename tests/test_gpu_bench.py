@@ -51,6 +51,9 @@ def test_commands_say_at_once_what_is_missing(command, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+pytestmark = pytest.mark.usefixtures("own_process")
+
+
 @without_gpu
 @pytest.mark.parametrize(
     "name",

@@ -1,6 +1,7 @@
 """Ctrl-C and other code that signals run, at every step of a call: nothing hangs, crashes, or is changed by half."""
 
 import faulthandler
+import gc
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def interrupted_at(step: int, call) -> tuple[bool, bool]:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what is raised in its callbacks gets lost
     sys._getframe().f_trace_opcodes = True  # Python 3.12 asks for it before
     sys.settrace(trace)
     try:
@@ -53,6 +55,7 @@ def interrupted_at(step: int, call) -> tuple[bool, bool]:
         return True, True
     finally:
         sys.settrace(before)
+        gc.enable()
 
 
 def steps_of(call) -> int:

@@ -66,10 +66,12 @@ class _Plans(threading.local):
         key = (make, network, rows, members)
         plan = taken(self.last)
         if plan is None or plan.key != key:  # to compare a network with itself is quick, to hash it is not
-            if plan is not None:
-                self._put_aside(plan)
-            plan = self.kept.pop(key, None) or make(network, rows, members)
-            plan.key = key
+            other, plan = plan, self.kept.pop(key, None)
+            if other is not None:
+                self._put_aside(other)
+            if plan is None:
+                plan = make(network, rows, members)
+                plan.key = key
         plan.team.fill(0)
         return plan
 
