@@ -23,6 +23,7 @@ import typer
 from fastmlp._version import __version__
 from fastmlp.data import DataNotFound
 from fastmlp.extras import ExtraMissing
+from fastmlp.images import one_line
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.kernels.losses import OUTPUTS
 from fastmlp.kernels.names import unknown_name
@@ -66,6 +67,32 @@ def users_mistakes() -> Iterator[None]:
         raise Mistake(in_words(error)) from error
 
 
+@contextmanager
+def about(X: str, y: str = "", invert: bool = False) -> Iterator[None]:
+    """Within it, what the package says of X and y names the files, and what it advises are the command's options.
+
+    Parameters
+    ----------
+    X, y : str
+        What samples and labels come from.
+    invert : bool, default False
+        Whether --invert was given.
+    """
+    advice = "; leave --invert out" if invert else r"\1, give --invert"
+
+    def reworded(message: object) -> str:
+        text = re.sub("(; if these are [^,]*), give .* or --invert at the command line", advice, str(message))
+        return re.sub(r"\b[Xy]\b", lambda found: {"X": X, "y": y}[found[0]], text)
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+        warnings.showwarning = lambda message, *rest, **more: show(reworded(message), *rest, **more)
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(reworded(error)) from error
+
+
 def in_words(error: Exception) -> str:
     """An exception's message in one line; that of a missing data set, which is a list, in short ones."""
     if isinstance(error, DataNotFound) and "\n" in str(error):
@@ -76,8 +103,8 @@ def in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {os.fsdecode(error.filename)}" if error.filename else "")
     if isinstance(error, MemoryError):
-        return f"there is not enough memory{': ' if str(error) else ''}{one_line(error)}"
-    return one_line(error) or type(error).__name__
+        return "there is not enough memory" + (f": {one_line(error)}" if str(error) else "")
+    return one_line(error)
 
 
 def with_home(text: str) -> str:
@@ -129,6 +156,9 @@ PRESET_HELP = "Settings to begin with; other options override them. " + " ".join
 )
 
 
+DATA_HELP = "mnist, digits, or a folder with MNIST's IDX files (./digits is the folder of that name)"
+
+
 @app.command()
 def train(
     data: Annotated[
@@ -136,7 +166,7 @@ def train(
         typer.Option(
             parser=with_home,
             metavar="NAME",
-            help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]",
+            help=f"{DATA_HELP}. [default: mnist, or else digits]",
         ),
     ] = None,
     layers: Annotated[
@@ -282,8 +312,10 @@ def predict(
         image_names, X = read_images(images, mlp.network.sizes[0], levels)
         if invert:
             X = inverted(X, levels)
-        outputs = mlp.predict(X)
-        labels = mlp.classify(X)
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        with about(f"{images[0]}{others}", invert=invert):
+            outputs = mlp.predict(X)
+            labels = mlp.classify(X)
     print_predictions(format, image_names, labels.tolist(), probabilities(outputs, labels))
 
 
@@ -295,8 +327,8 @@ def evaluate(
         typer.Argument(
             parser=with_home,
             metavar="DATA",
-            help="mnist, digits, or a folder with MNIST's IDX files, of which the test images are taken; an .npz file "
-            "with arrays X and y; a folder with a folder of pictures for each label, named 0, 1 …; or, with --labels, "
+            help=f"{DATA_HELP}, of which the test images are taken; an .npz file with "
+            "arrays X and y; a folder with a folder of pictures for each label, named 0, 1 …; or, with --labels, "
             "whatever predict takes.",
             show_default=False,
         ),
@@ -315,8 +347,10 @@ def evaluate(
 
     with users_mistakes():
         mlp = evaluation_run.load_model(model, backend, threads)
-        name, X, y = evaluation_run.labelled(data, labels, mlp)
-        tables = evaluation_run.report(mlp, name, inverted(X, mlp.metadata.get("levels", 255)) if invert else X, y)
+        found = evaluation_run.labelled(data, labels, mlp)
+        X = inverted(found.X, mlp.metadata.get("levels", 255)) if invert else found.X
+        with about(found.X_from, found.y_from, invert):
+            tables = evaluation_run.report(mlp, found.name, X, found.y)
     for table in tables:
         console().print(table)
 
@@ -402,7 +436,7 @@ def compare(
         typer.Option(
             parser=with_home,
             metavar="NAME",
-            help="mnist, digits, or a folder with MNIST's IDX files. [default: mnist, or else digits]",
+            help=f"{DATA_HELP}. [default: mnist, or else digits]",
         ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="Where PyTorch trains: cpu, cuda.")] = "cpu",
@@ -517,11 +551,6 @@ def bench(
         raise Mistake(str(error)) from error
     if code:
         raise typer.Exit(code)
-
-
-def one_line(message: object) -> str:
-    """A message without line breaks."""
-    return " ".join(str(message).split())
 
 
 #: Arguments of the package that a parameter of another name sets.

@@ -1,18 +1,20 @@
 """``fastmlp evaluate``: a trained network, labelled data, and how well the one knows the other."""
 
+import math
+import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastmlp.data import read_idx
-from fastmlp.images import read_images, size_of
+from fastmlp.data import idx_kind, read_idx
+from fastmlp.images import Refused, check_beginning, npy_kind, one_line, read_images, size_of
 from fastmlp.mlp import Mlp
-from fastmlp.training_run import MODEL_FILE, data_name, load_data
+from fastmlp.training_run import DATA_NAMES, MODEL_FILE, data_name, load_data
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +23,8 @@ __all__ = ["labelled", "load_model", "report"]
 
 #: Names under which an .npz file may hold samples and labels, in lower case; the first pair that is there counts.
 PAIRS = (("x_test", "y_test"), ("test_images", "test_labels"), ("x", "y"), ("images", "labels"))
+
+ZIP_MAGIC = b"PK"
 
 MOST_MISTAKES = 3  #: other labels that a label's row names
 
@@ -45,7 +49,17 @@ def load_model(path: Path, backend: str, threads: int | None) -> Mlp:
 # ---- the data ----
 
 
-def labelled(data: str, labels: Path | None, mlp: Mlp) -> tuple[str, np.ndarray, np.ndarray]:
+class Labelled(NamedTuple):
+    """Samples, their labels, and what names them for people."""
+
+    name: str
+    X: np.ndarray
+    y: np.ndarray
+    X_from: str
+    y_from: str
+
+
+def labelled(data: str, labels: Path | None, mlp: Mlp) -> Labelled:
     """Samples and their labels, as the command line names them.
 
     Parameters
@@ -60,10 +74,8 @@ def labelled(data: str, labels: Path | None, mlp: Mlp) -> tuple[str, np.ndarray,
 
     Returns
     -------
-    name : str
-        The samples' name, for people to read.
-    X : ndarray, [n, n_in]
-    y : ndarray, [n] or [n, n_out]
+    Labelled
+        X is [n, n_in], y [n] or [n, n_out].
 
     Raises
     ------
@@ -72,59 +84,83 @@ def labelled(data: str, labels: Path | None, mlp: Mlp) -> tuple[str, np.ndarray,
     ValueError
         If one holds something else; it is named.
     """
-    n_in, path, name = mlp.network.sizes[0], Path(data), data
-    levels = mlp.metadata.get("levels", 255)
+    network, path = mlp.network, Path(data)
+    n_in, levels = network.sizes[0], mlp.metadata.get("levels", 255)
+    name, y_from = data, str(labels or data)
+
+    def check(samples: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        """Refuse shapes of samples and labels that don't suit the network or each other."""
+        if len(samples) < 2 or not samples[0] or math.prod(samples[1:]) != n_in:
+            raise Refused(f"{data} holds {list(samples)}; the network takes [n, {n_in}], or images of {size_of(n_in)}")
+        if shape[:1] != samples[:1] or shape[1:] not in ((), (network.sizes[-1],)):
+            raise Refused(f"{y_from} holds labels {list(shape)} for samples {list(samples)}")
+
     if labels is not None:
-        X, y = read_images([path], n_in, levels)[1], read_labels(labels)
+        X = read_images([path], n_in, levels)[1]
+        y = read_labels(labels, partial(check, X.shape))
     elif path.suffix.lower() == ".npz":
-        X, y = read_npz(path)
-    elif path.is_dir() and (folders := [folder for folder in path.iterdir() if is_class(folder)]):
+        X, y, y_from = read_npz(path, check)
+    elif data not in DATA_NAMES and path.is_dir() and (folders := [f for f in path.iterdir() if is_class(f)]):
         X, y = read_classes(folders, n_in, levels)
-    elif path.is_file():
+    elif data not in DATA_NAMES and path.is_file():
         raise ValueError(f"{data} holds no labels; name a file that does: --labels FILE")
     else:
         found = load_data(data, print)
         X, y, name = found.test_images, found.test_labels, f"{data_name(found)}, test images"
-    shape = list(X.shape)
-    if X.ndim < 2 or not len(X) or X[0].size != n_in:
-        raise ValueError(f"{data} holds {shape}; the network takes [n, {n_in}], or images of {size_of(n_in)}")
-    X = X.reshape(len(X), n_in)
-    if y.ndim == 0 or len(y) != len(X):
-        raise ValueError(f"{labels or data} holds labels {list(y.shape)} for samples {shape}")
-    return name, X, y
+        check(X.shape, y.shape)
+    return Labelled(name, X.reshape(len(X), n_in), y, data, y_from)
 
 
-def read_labels(path: Path) -> np.ndarray:
-    """The labels in an IDX or .npy file, or else an exception that names it."""
+def read_labels(path: Path, check: Callable[[tuple[int, ...]], None]) -> np.ndarray:
+    """The labels in an IDX or .npy file of a shape that passes the check, or else an exception that names it."""
     if path.suffix.lower() != ".npy":
+        check(idx_kind(path)[1])
         return read_idx(path)
-    with numpy_s(path):
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped, a header can't ask for memory
+    with path.open("rb") as file:
+        check(npy_kind(str(path), file, os.fstat(file.fileno()).st_size)[1])
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Samples and labels in an .npz file, or else an exception that names it."""
-    # Opened here: NumPy leaves a file open that it can't read.
-    with numpy_s(path), zipfile.ZipFile(path), open(path, "rb") as opened, np.load(opened) as file:
-        names = {name.lower(): name for name in file.files}
-        pair = next((pair for pair in PAIRS if set(pair) <= set(names)), None)
-        if pair is not None:
-            return file[names[pair[0]]], file[names[pair[1]]]
-    expected = " or ".join(" and ".join(pair) for pair in PAIRS)
-    raise ValueError(f"{path} holds {', '.join(names.values()) or 'nothing'}; expected the arrays {expected}")
+def read_npz(
+    path: Path, check: Callable[[tuple[int, ...], tuple[int, ...]], None]
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Samples and labels in an .npz file, of shapes that pass the check, and a name for the labels.
 
+    Nothing is unpacked before: some megabytes may announce gigabytes.
 
-@contextmanager
-def numpy_s(path: Path) -> Iterator[None]:
-    """Within it, what NumPy raises for a file becomes a ValueError that names it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
+    Raises
+    ------
+    OSError
+        If the file can't be read.
+    ValueError
+        If it holds something else; it is named.
+    """
+    with path.open("rb") as file:
+        check_beginning(str(path), file.read(6), ZIP_MAGIC, ".npz")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = {member.removesuffix(".npy").lower(): member for member in archive.namelist()}
+                pair = next((pair for pair in PAIRS if set(pair) <= set(members)), None)
+                if pair is None:
+                    held = ", ".join(member.removesuffix(".npy") for member in members.values()) or "nothing"
+                    expected = " or ".join(" and ".join(pair) for pair in PAIRS)
+                    raise Refused(f"{path} holds {held}; expected the arrays {expected}")
+                infos = [archive.getinfo(members[name]) for name in pair]
+                shapes, arrays = [], []
+                for info in infos:
+                    with archive.open(info) as member:
+                        shapes.append(npy_kind(f"{path}'s {info.filename}", member, info.file_size)[1])
+                check(*shapes)
+                for info in infos:
+                    with archive.open(info) as member:
+                        arrays.append(np.lib.format.read_array(member, allow_pickle=False))
+        except (Refused, MemoryError):
             raise
-        raise ValueError(f"{path} can't be read ({error})") from None
-    except Exception as error:  # NumPy's parser of headers raises nearly everything
-        raise ValueError(f"{path} holds no numbers of NumPy's, or is damaged ({error})") from None
+        except Exception as error:  # what unpacks an archive raises nearly everything
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ValueError(f"{path} can't be read as an .npz file ({one_line(error, 200)})") from None
+    return arrays[0], arrays[1], f"{path}'s {infos[1].filename.removesuffix('.npy')}"
 
 
 def is_class(folder: Path) -> bool:

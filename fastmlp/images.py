@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +27,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", 
 
 
 class Refused(ValueError):
-    """A picture is sound and yet can't be taken; the message names it."""
+    """A file is not what is expected; the message names it."""
 
 
 def read_images(paths: Sequence[Path], n_in: int, levels: int = 255) -> tuple[list[str], np.ndarray]:
@@ -101,25 +101,50 @@ def read_file(path: Path, n_in: int, levels: int) -> np.ndarray:
 def read_npy(path: Path, n_in: int) -> np.ndarray:
     """The images [n, n_in] in a .npy file, or else ValueError."""
     with path.open("rb") as file:
-        head, size = file.read(12), os.fstat(file.fileno()).st_size
-    if not head.startswith(NPY_MAGIC):
-        raise ValueError(f"{path} is no .npy file: it begins with the bytes {head[:6].hex(' ') or '(none)'}")
+        shape = npy_kind(str(path), file, os.fstat(file.fileno()).st_size)[1]
+        check_shape(path, shape, n_in)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    if not is_finite(array):
+        raise ValueError(f"{path} holds nan or infinity; expected finite numbers")
+    return np.ascontiguousarray(array).reshape(-1, n_in)
+
+
+def npy_kind(name: str, file: IO[bytes], size: int) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type and shape of the array in a .npy file of so many bytes, as its header has them; the file is then rewound.
+
+    Raises
+    ------
+    Refused
+        If the file, which may be a part of an archive, holds anything but an array of real numbers.
+    """
+    head = file.read(12)
+    check_beginning(name, head, NPY_MAGIC, ".npy")
     # NumPy reads the whole header before it refuses one that is too long.
     length = int.from_bytes(head[8 : 10 if head[6:7] == b"\1" else 12], "little")
     if length > LONGEST_NPY_HEADER:
-        raise ValueError(f"{path} is no .npy file of numbers: it announces a header of {length} bytes")
+        raise Refused(f"{name} is no .npy file of numbers: it announces a header of {length} bytes")
+    file.seek(0)
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory yet
+        is_first = np.lib.format.read_magic(file) == (1, 0)  # a third version is for names of fields
+        read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if min(shape, default=0) < 0:
+            raise ValueError(f"its header announces the shape {list(shape)}")
     except Exception as error:  # NumPy's parser of headers raises nearly everything
-        raise ValueError(f"{path} is no .npy file of numbers ({one_line(error)})") from None
-    if mapped.dtype.kind not in "biuf":
-        raise ValueError(f"{path} holds {mapped.dtype}; expected real numbers")
-    check_shape(path, mapped.shape, n_in)
-    if mapped.offset + mapped.nbytes != size:
-        raise ValueError(f"{path} is {size} bytes long; expected {mapped.offset + mapped.nbytes} for {mapped.shape}")
-    if not is_finite(mapped):
-        raise ValueError(f"{path} holds nan or infinity; expected finite numbers")
-    return np.array(mapped, order="C").reshape(-1, n_in)
+        raise Refused(f"{name} is no .npy file of numbers ({one_line(error, 200)})") from None
+    if dtype.kind not in "biuf":
+        raise Refused(f"{name} holds {dtype}; expected real numbers")
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    if size != expected:
+        raise Refused(f"{name} is {size} bytes long; expected {expected} for {list(shape)}")
+    file.seek(0)
+    return dtype, shape
+
+
+def check_beginning(name: str, head: bytes, magic: bytes, suffix: str) -> None:
+    """Refuse a file that does not begin as those of its suffix do."""
+    if not head.startswith(magic):
+        raise Refused(f"{name} is no {suffix} file: it begins with the bytes {head[:6].hex(' ') or '(none)'}")
 
 
 def check_shape(path: Path, shape: Sequence[int], n_in: int) -> None:
@@ -150,7 +175,7 @@ def read_picture(path: Path, n_in: int, levels: int) -> np.ndarray:
         except UnidentifiedImageError:
             raise ValueError(f"{path} is not a picture of a known format") from None
         except Exception as error:  # its decoders raise nearly everything
-            raise ValueError(f"{path} can't be read as a picture ({one_line(error)})") from None
+            raise ValueError(f"{path} can't be read as a picture ({one_line(error, 200)})") from None
     row = grey.reshape(1, n_in)
     return row if levels == 255 else row * (levels / 255)
 
@@ -187,7 +212,7 @@ def size_of(n_in: int) -> str:
     return f"{side} × {side} pixels" if side * side == n_in else f"{n_in} pixels"
 
 
-def one_line(error: Exception) -> str:
-    """What an exception says, in one line that is not too long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:196]} ..."
+def one_line(message: object, most: int | None = None) -> str:
+    """A message, such as an exception, without line breaks, and at most so many characters of it."""
+    text = " ".join(str(message).split()) or type(message).__name__
+    return text if most is None or len(text) <= most else f"{text[: most - 4]} ..."

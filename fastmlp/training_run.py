@@ -89,6 +89,10 @@ class Run:
 # ---- before ----
 
 
+#: What `load_data` takes for a data set even where a folder has that name.
+DATA_NAMES = ("mnist", "digits")
+
+
 def load_data(name: str | None, say: Say) -> Dataset:
     """MNIST, the digits, or a folder with MNIST's files.
 
@@ -110,7 +114,7 @@ def load_data(name: str | None, say: Say) -> Dataset:
         return mnist()
     if name is not None:
         if not os.path.isdir(name):
-            hint = suggestion(name, ("mnist", "digits"))
+            hint = suggestion(name, DATA_NAMES)
             raise FileNotFoundError(f"data={name!r} is neither 'mnist' nor 'digits' nor a folder{hint}")
         return mnist(name)
     try:

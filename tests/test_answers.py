@@ -563,12 +563,13 @@ def test_the_command_names_invert_and_invert_helps(command, spoil):
     assert errors == ""
     _, errors = command(spoil(X))
     (line,) = errors.splitlines()
-    assert line.startswith("warning: X looks inverted")
-    assert "--invert" in line
+    assert re.match(r"warning: \S+images\.npy looks inverted", line)
+    assert line.endswith(", give --invert")
     labels, errors = command(spoil(X), "--invert")
     assert (labels, errors) == (right[: len(labels)], "")
     _, errors = command(X, "--invert")
-    assert "X looks inverted" in errors
+    assert "images.npy looks inverted" in errors
+    assert errors.endswith("; leave --invert out\n")
 
 
 def test_the_command_names_the_scale(command):
@@ -576,7 +577,7 @@ def test_the_command_names_the_scale(command):
     for images in (X / 255, (X > 128).astype(np.uint8)):
         _, errors = command(images)
         (line,) = errors.splitlines()
-        assert "X holds 0 to 1, but the network was trained on inputs of 0 to 255" in line
+        assert "images.npy holds 0 to 1, but the network was trained on inputs of 0 to 255" in line
 
 
 @pytest.mark.parametrize("levels", [200, 16, 200.5, 1000])

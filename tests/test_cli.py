@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -969,7 +970,112 @@ def test_evaluate_refuses_what_it_can_t_use(run, model, expected):
     np.savez("wide.npz", X=np.zeros((6, 65)), y=labels)
     assert is_refused(run("evaluate", model, "wide.npz"), "wide.npz holds [6, 65]")
     np.savez("eleven.npz", X=images, y=labels + 10)
-    assert is_refused(run("evaluate", model, "eleven.npz"), "labels")
+    assert is_refused(run("evaluate", model, "eleven.npz"), "eleven.npz's y holds labels")
+
+
+def test_evaluate_calls_nothing_damaged_that_is_of_another_kind(run, model, expected):
+    images, labels, _ = expected
+    np.save("x.npy", images)
+    for name in ("text.npy", "text.npz"):
+        Path(name).write_text("0,1,2\n3,4,5\n")
+    np.savez("objects.npz", X=np.array([{}] * 6, object), y=labels)
+    np.save("objects.npy", np.array([{}] * 6, object), allow_pickle=True)
+    np.save("words.npy", np.array(["one"] * 6))
+    for arguments, words in (
+        (("x.npy", "--labels", "text.npy"), ("text.npy is no .npy file: it begins with the bytes 30 2c",)),
+        (("x.npy", "--labels", "objects.npy"), ("objects.npy holds object; expected real numbers",)),
+        (("x.npy", "--labels", "words.npy"), ("words.npy holds <U3; expected real numbers",)),
+        (("text.npz",), ("text.npz is no .npz file: it begins with the bytes 30 2c",)),
+        (("objects.npz",), ("objects.npz's X.npy holds object; expected real numbers",)),
+    ):
+        result = run("evaluate", model, *arguments)
+        assert is_refused(result, *words)
+        assert not re.search("damaged|pickle", result[2])
+
+
+def test_evaluate_names_the_file_whose_numbers_it_refuses(run, model, expected):
+    images, labels, _ = expected
+    spoiled = images.astype(float)
+    spoiled[2, 3] = np.nan
+    np.savez("d.npz", X=spoiled, y=labels)
+    assert is_refused(run("evaluate", model, "d.npz"), "error: d.npz holds nan at [2, 3]")
+    np.savez("keras.npz", x_test=images, y_test=labels.astype(float))
+    assert is_refused(run("evaluate", model, "keras.npz"), "error: keras.npz's y_test holds float64 labels")
+    np.save("x.npy", images)
+    for name, given, words in (
+        ("large.npy", labels + 8, f"holds labels {labels.min() + 8} to {labels.max() + 8}; expected 0 to 9"),
+        ("halves.npy", labels / 2, "holds float64 labels"),
+        ("x.npy", images, "holds labels [6, 64] for samples [6, 64]"),
+        ("sums.npy", np.ones((6, 10)), "[0] sums to 10"),
+    ):
+        np.save(name, given)
+        assert is_refused(run("evaluate", model, "x.npy", "--labels", name), f"error: {name}", words)
+    for label in (0, 12):
+        Path("classes", str(label)).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(f"classes/{label}/a.png")
+    assert is_refused(run("evaluate", model, "classes"), "error: classes holds labels 0 to 12; expected 0 to 9")
+
+
+@pytest.mark.filterwarnings("always")
+def test_evaluate_names_the_file_that_looks_inverted(run, model):
+    X, y = data.digits().test_images, data.digits().test_labels
+    np.savez("light.npz", X=16.0 - X, y=y)
+    np.savez("dark.npz", X=X, y=y)
+    np.savez("small.npz", X=X / 1000, y=y)
+    _, _, error = run("evaluate", model, "light.npz")
+    assert error.startswith("warning: light.npz looks inverted")
+    assert error.endswith("(or the reverse), give --invert\n")
+    _, _, error = run("evaluate", model, "dark.npz", "--invert")
+    assert error.startswith("warning: dark.npz looks inverted")
+    assert error.endswith("; leave --invert out\n")
+    _, _, error = run("evaluate", model, "small.npz")
+    assert error.startswith("warning: small.npz holds 0 to 0.016")
+    assert error.endswith("bring small.npz to that scale\n")
+    for arguments in (("light.npz", "--invert"), ("dark.npz",)):
+        assert run("evaluate", model, *arguments)[2] == ""
+
+
+def test_a_folder_named_like_a_data_set_is_meant_by_its_path(run, model):
+    digits, file = run("evaluate", model, "digits"), Path("digits/3/a.png")
+    file.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(file)
+    assert digits[0] == 0
+    assert run("evaluate", model, "digits") == digits
+    code, output, _ = run("evaluate", model, "./digits")
+    assert code == 0
+    assert "./digits: 1 sample" in output
+    assert is_refused(run("train", *SHORT[2:], "--data", "./digits"), "digits")
+    assert run("train", *SHORT)[0] == 0
+    for command in ("train", "evaluate", "compare"):
+        assert "./digits" in run(command, "--help")[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the most memory taken is read from /proc")
+@pytest.mark.parametrize("shape", ["(400000000,)", "(6, 66666666)", "(400000000, 64)"])
+def test_an_archive_that_asks_for_memory_is_refused_within_little(model, tmp_path, shape):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, re.findall(r"\d+", shape)))}
+    )
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("X.npy", "w") as member:
+            member.write(header.getvalue())
+            for _ in range(400):
+                member.write(bytes(1_000_000))
+        with archive.open("y.npy", "w") as member:
+            np.save(member, np.arange(6))
+    code = (
+        "import re, sys\nfrom pathlib import Path\nfrom fastmlp import Mlp, evaluation_run\n"
+        "def most():\n    return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "mlp = Mlp.load(sys.argv[2], backend='numpy')\nbefore = most()\n"
+        "try:\n    evaluation_run.labelled(sys.argv[1], None, mlp)\n"
+        "except ValueError as error:\n    print(most() - before, error)\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "d.npz", model]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, _, message = done.stdout.partition(" ")
+    assert "d.npz" in message
+    assert int(taken) < 60_000
 
 
 # ---- info, help, version ----
