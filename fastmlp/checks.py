@@ -128,13 +128,18 @@ def numeric(name: str, values: ArrayLike) -> np.ndarray:
 
 def of_objects(array: np.ndarray) -> np.ndarray:
     """An array of Python objects as numbers, if all are numbers that an array can hold; else the array itself."""
-    if not all(isinstance(value, NUMBER) for value in array.flat):
+    if not all(is_number(value) for value in array.flat):
         return array
     values = np.array(array.tolist())
     try:
         return values if values.dtype.kind in "biuf" else values.astype(np.float64)  # fractions, and long integers
-    except OverflowError:
+    except (OverflowError, ValueError):  # too large, or Decimal's signaling nan
         return array
+
+
+def is_number(value: object) -> bool:
+    """Whether a Python object is a real number."""
+    return isinstance(value, NUMBER) and not isinstance(value, np.timedelta64)
 
 
 def ragged(name: str, values: ArrayLike) -> str:
@@ -182,7 +187,7 @@ def holds(array: np.ndarray) -> str:
     if kind in REMEDIES:
         return f"holds {array.dtype}; {REMEDIES[kind]}"
     for place, value in np.ndenumerate(array):
-        if isinstance(value, NUMBER):
+        if is_number(value):
             continue
         value = value.item() if isinstance(value, np.generic) else value
         where = f"holds {value!r} ({type(value).__name__}) at {list(place)}"

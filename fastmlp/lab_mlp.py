@@ -40,9 +40,10 @@ class on_class_too:
 def elementwise(mlp: "Mlp", name: str) -> Callable[[Any], Any]:
     """The network's sigmoid or sigmoid_derivative as a function of z, whether it was written f(self, z) or f(z)."""
     method = getattr(mlp, name)
-    if inspect.ismethod(method) and not inspect.signature(method).parameters:
-        return method.__func__  # Mlp.sigmoid = f, with f(z)
-    return method
+    if not inspect.ismethod(method):
+        return method
+    wanted = [p for p in inspect.signature(method).parameters.values() if p.default is p.empty]
+    return method if wanted else method.__func__  # Mlp.sigmoid = f, with f(z)
 
 
 def activate(mlp: "Mlp", layer: int, z: np.ndarray) -> np.ndarray:
@@ -117,15 +118,17 @@ def packed(network: Network, gradients: Sequence[ArrayLike]) -> np.ndarray:
 def train(mlp: "Mlp", X: np.ndarray, Y: np.ndarray, iterations: int, errors: list[float] | None) -> None:
     """See `Mlp.train`; Y are rows."""
     by_hand(mlp)
+    gradients = mlp.network.zeros()
     for _ in range(iterations):
         gradients = packed(mlp.network, mlp.backpropagation(X, Y))
         parameters = mlp.parameters - gradients
         if not np.isfinite(parameters).all():
             warnings.warn("training stopped: a weight became nan or infinite", RuntimeWarning, stacklevel=3)
             return
-        mlp._take_step(gradients, parameters)
+        mlp.parameters[:] = parameters
         if errors is not None:
             errors.append(float(np.mean((mlp.predict(X) - Y) ** 2) / 2))
+    mlp._note_step(gradients)
 
 
 def by_hand(mlp: "Mlp") -> "ByHand":

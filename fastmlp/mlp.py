@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from fastmlp.torch_models import TorchMlp
 
-#: How many entries the order of one call of `Mlp.train` has at most: what Ctrl-C undoes are the steps of one call.
+#: Most samples that `Mlp.train` gives to one call of the backend. Ctrl-C undoes the steps of the call that it ends.
 LONGEST_ORDER = 1_000_000
 
 
@@ -242,6 +242,7 @@ class Mlp:
         self._prepared: set[tuple] = set()
         self._last_step: tuple[np.ndarray, np.ndarray] | None = None  # of `train`: gradients, and parameters after it
         self._told_slow = False
+        self._steps_seen, self._next_look = 0, seen.ENOUGH_STEPS
         self._adopt(network.zeros())
 
     def _adopt(self, parameters: np.ndarray) -> None:
@@ -387,13 +388,9 @@ class Mlp:
         """The weights after the last step that `train` took as one vector, see `unroll_weights`; None before."""
         return None if self._last_step is None else self.unroll_weights(self.network.rows(self._last_step[1]))
 
-    def _take_step(self, gradients: np.ndarray, parameters: np.ndarray) -> None:
-        """Let a step of `train` have been the last one: its flat gradients, and the parameters after it."""
-        host = self._numbers.host()
-        if parameters is not host:
-            host[:] = parameters
-            self._numbers.changed()
-        self._last_step = gradients, host.copy()
+    def _note_step(self, gradients: np.ndarray) -> None:
+        """Keep the flat gradients of the last step of `train`, and the parameters, which are those after it."""
+        self._last_step = gradients, self._numbers.host().copy()
 
     def initialize_weights(self) -> list[np.ndarray]:
         """Draw all weights anew, and forget the history and the optimizer's state.
@@ -413,6 +410,7 @@ class Mlp:
         rng = self._weights_rng or generator(None)
         self._take_in([draw(function, rng, n_out, n_in, net.bias) for function, n_in, n_out in layers])
         self.history = self._optimizer = self._last_step = self._seen = None
+        self._steps_seen, self._next_look = 0, seen.ENOUGH_STEPS
         return self.weights
 
     def feedforward(self, X: ArrayLike) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
@@ -432,6 +430,7 @@ class Mlp:
         """
         parameters, X = self._numbers.host(), self._inputs(X)
         if self._overridden:
+            lab_mlp.by_hand(self)  # which tells that this is slow
             return lab_mlp.feedforward(self, X)
         values, zs, _ = forward(self.network, parameters, X)
         return values, zs
@@ -456,7 +455,8 @@ class Mlp:
         """So many full-batch steps W ← W - gradient, going on from the present weights.
 
         The last step's gradients are in `gradients` and `gradients_vector` then, the weights in `weight_vector`; after
-        a call that did not come to its end all three are None.
+        a call that did not come to its end all three are None. Ctrl-C raises KeyboardInterrupt; the weights are then
+        as they were after one of the steps.
 
         Parameters
         ----------
@@ -506,7 +506,7 @@ class Mlp:
                     before.extend(noted.tolist())
 
                 self._all_or_nothing(go_on, state, [before])
-            self._take_step(self._numbers.host_state(state).slots, self._numbers.host())
+            self._note_step(self._numbers.host_state(state).slots)
         except Diverged as diverged:
             warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
         else:
@@ -797,7 +797,7 @@ class Mlp:
         OSError
             If it can't be written there.
         TypeError, ValueError
-            If ``metadata`` is no dict or does not fit into JSON.
+            If ``metadata`` is no dict or does not fit into JSON, or if a weight is nan or infinite.
 
         Notes
         -----
@@ -843,7 +843,7 @@ class Mlp:
         mlp.history, mlp.metadata, mlp._seen = model.history, model.metadata, model.seen
         return mlp
 
-    # ---- to other houses and back ----
+    # ---- PyTorch and ONNX ----
 
     def to_torch(self) -> "TorchMlp":
         """The network as a PyTorch module, with copies of the weights in the same dtype.
@@ -1091,11 +1091,11 @@ class Mlp:
         return losses
 
     def _all_or_nothing(self, work: Callable[[], None], state: State, lists: Iterable[list]) -> None:
-        """Do some training; unless it comes to its end, all is as it was before.
+        """Do some training, which is undone if an exception ends it.
 
-        That is parameters, the optimizer's state, the generator, and the lists, to which entries may be added. What
-        keeps it from its end may be an exception of a signal handler, after any step; so may what keeps it from being
-        undone, which is then begun again.
+        Undone are changes of the parameters, the optimizer's state and the generator, and entries added to the lists.
+        The exception may come from a signal handler, after any bytecode. So may another one while the work is undone;
+        undoing then begins again.
         """
         copies, shuffling, optimizer = self._numbers.copies(state), self._rng.bit_generator.state, self._optimizer
         lengths = [(one, len(one)) for one in lists]
@@ -1106,11 +1106,17 @@ class Mlp:
             self._optimizer = optimizer
             for one, length in lengths:
                 del one[length:]
+            undone.append(True)
 
+        undone: list[bool] = []
         try:
             work()
         except BaseException:
-            repeat_until_done(put_back)
+            try:
+                repeat_until_done(put_back)
+            finally:  # where an exception has come before the first repetition
+                if not undone:
+                    repeat_until_done(put_back)
             raise
 
     def _evaluate(self, X: np.ndarray, Y: np.ndarray) -> Evaluation:
@@ -1131,9 +1137,12 @@ class Mlp:
         if not steps or not isinstance(X, np.ndarray) or not isinstance(Y, np.ndarray):
             return
         self._seen = seen.look(X, self._seen)
-        advice = seen.scale_advice(self._seen, self.network)
-        if advice and steps >= seen.ENOUGH_STEPS and self._has_learned_little(X, Y):
-            warnings.warn(f"hardly anything was learned; {advice}", RuntimeWarning, stacklevel=stacklevel)
+        self._steps_seen += steps
+        if self._steps_seen >= self._next_look:  # many short calls are looked at after 50, 100, 200 … steps
+            self._next_look = 2 * self._steps_seen
+            advice = seen.scale_advice(self._seen, self.network)
+            if advice and self._has_learned_little(X, Y):
+                warnings.warn(f"hardly anything was learned; {advice}", RuntimeWarning, stacklevel=stacklevel)
         if held_out is not None:
             self._compare(held_out[0], "validation X", stacklevel + 1)
 

@@ -38,7 +38,7 @@ DTYPES = {"float32": "F32", "float64": "F64"}  #: NumPy's names -> the format's
 LENGTH_BYTES = 8  #: of the header's length, at the beginning of a file, little-endian
 LONGEST_HEADER = 100_000_000  #: bytes; other readers of safetensors refuse more
 LONGEST_ENTRY = 256  #: bytes of the header for one tensor
-MOST_CONTAINERS = 1_000_000  #: lists and objects in a header: they take far more memory than their brackets
+MOST_CONTAINERS = 1_000_000  #: opening brackets in a header: lists and objects take far more memory than those
 LONGEST_TROUBLE = 300  #: characters
 CHUNK = 1 << 20  #: bytes read at once
 
@@ -93,8 +93,10 @@ def write(path: str | os.PathLike[str], model: Model) -> None:
     OSError
         If it can't be written there.
     TypeError, ValueError
-        If ``model.metadata`` is no dict that fits into JSON, or with the history takes more than 100 MB.
+        If ``model.metadata`` is no dict that fits into JSON, or with the history takes more than 100 MB; if a weight is
+        nan or infinite, which `read` would refuse.
     """
+    checks.finite("weights", model.parameters)
     beginning = header_of(model.network, described(model))
     views = named_views(model.network, model.parameters).values()
     tensors = [view.astype(view.dtype.newbyteorder("<")).tobytes() for view in views]
@@ -138,7 +140,7 @@ def header_of(network: Network, description: str) -> bytes:
     header = BEGINNING + NO_CHECKSUM + text.encode()
     header += b" " * (-len(header) % LENGTH_BYTES)
     try:
-        check_containers(text)
+        check_containers(header.decode())
     except ValueError as error:
         raise ValueError(f"metadata does not fit into a model file: {error}") from None
     if len(header) > LONGEST_HEADER:
@@ -211,7 +213,7 @@ def parse(file: BinaryIO) -> Model:
     header = read_header(file, size)
     metadata, rest = split_header(header)
     description = parse_description(metadata)
-    network = parse_network(description["network"])
+    network = parse_network(description["network"], size - LENGTH_BYTES - len(header))
     history, init, own = (description[name] for name in ("history", "init", "metadata"))
     if not isinstance(init, str) or not isinstance(own, dict) or not isinstance(history, dict | None):
         raise ValueError("damaged: its description lacks init, metadata or history")
@@ -294,11 +296,11 @@ def parse_json(name: str, text: str) -> Any:
 def check_containers(text: str) -> None:
     """Refuse JSON that would take far more memory than its text."""
     if text.count("[") + text.count("{") >= MOST_CONTAINERS:
-        raise ValueError(f"it holds more than {MOST_CONTAINERS:,} lists and objects")
+        raise ValueError(f"it holds more than {MOST_CONTAINERS:,} opening brackets")
 
 
-def parse_network(description: object) -> Network:
-    """The network of its description, every part of its own type."""
+def parse_network(description: object, n_bytes: int) -> Network:
+    """The network of its description, every part of its own type; ``n_bytes`` is what the file has after the header."""
     names = {field.name for field in fields(Network)}
     if not isinstance(description, dict) or not {"sizes", "activations", "loss"} <= set(description) <= names:
         raise ValueError(f"damaged: its network is described as {description!r}; expected {', '.join(sorted(names))}")
@@ -307,6 +309,8 @@ def parse_network(description: object) -> Network:
     for name, kind in entries.items():
         if not isinstance(given[name], list) or any(type(entry) is not kind for entry in given[name]):
             raise ValueError(f"damaged: {name}={given[name]!r}; expected a list, each entry of type {kind.__name__}")
+        if len(given[name]) > n_bytes:  # every layer has a value
+            raise ValueError(f"damaged: {len(given[name]):,} {name}, but {n_bytes:,} bytes of values")
         given[name] = tuple(given[name])
     values: dict[str, type] = {"loss": str, "dtype": str, "bias": bool}
     for name, kind in values.items():

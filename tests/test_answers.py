@@ -492,6 +492,31 @@ def test_other_inputs_far_from_unit_scale_are_told(factor):
         mlp.fit(X, DIGITS.target, epochs=3, optimizer=Sgd(0.1 if factor < 1 else 1e-20))
 
 
+def test_many_calls_of_one_step_each_are_told_as_well():
+    """As the lab trains, and no more than a few times."""
+    rng = np.random.default_rng(0)
+    X, labels = rng.integers(0, 256, (60, 50)).astype(np.uint8), rng.integers(0, 4, 60)
+    mlp = Mlp([50, 30, 4], activation="relu", output="softmax", seed=0, backend="numpy")
+
+    def train(times):
+        for _ in range(times):
+            mlp.train(X, labels, 1)
+
+    with pytest.warns(RuntimeWarning, match="input_scale=1/255") as told:
+        train(120)
+    assert len(told) <= 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[np.timedelta64(1, "D"), 1.5]], [[np.timedelta64(1, "D"), np.timedelta64(1, "h")]], [[Decimal("sNaN"), 1]]],
+)
+def test_objects_that_are_no_numbers_are_refused_by_name(values):
+    mlp = Mlp([2, 2, 1], backend="numpy")
+    with pytest.raises(ValueError, match="X"):
+        mlp.classify(np.array(values, object))
+
+
 def test_raw_pixels_that_teach_something_are_not_told():
     X, y = pixels()
     for options in ({}, {"activation": "sigmoid", "loss": "cross_entropy"}):

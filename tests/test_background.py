@@ -515,7 +515,7 @@ def test_what_is_no_number_leaves_nothing_behind(cpu, spoiler):
         what = f"{network} {way} background {value} batch_size {batch_size}"
         with taken_off(value, way, 4):
             before = [*one_of_each(cpu, problem), *run_course(cpu, problem, rule, orders, batch_size, threads)]
-            kept = [*plan.plans.kept.values(), *plan.plans.last]
+            kept = [*plan.plans.kept, *plan.plans.last]
             one_of_each(cpu, spoilt)
             with np.errstate(invalid="ignore"):
                 expected = run_course(reference, spoilt, rule, orders[:1], batch_size)
@@ -527,7 +527,7 @@ def test_what_is_no_number_leaves_nothing_behind(cpu, spoiler):
                 assert np.isnan(lost.losses[step]), what
                 assert np.isfinite(lost.losses[:step]).all(), what
             after = [*one_of_each(cpu, problem), *run_course(cpu, problem, rule, orders, batch_size, threads)]
-            found = [*plan.plans.kept.values(), *plan.plans.last]
+            found = [*plan.plans.kept, *plan.plans.last]
             assert set(map(id, found)) == set(map(id, kept)), "not the plans that were spoilt"
         for a, b in zip(after, before, strict=True):
             np.testing.assert_array_equal(a, b, f"after {spoiler}: {what}")

@@ -540,3 +540,30 @@ def test_a_file_is_loaded_by_the_class_that_overrides(tmp_path):
         expected = mlp.predict(X)
     with pytest.warns(RuntimeWarning, match="slow way"):
         assert np.array_equal(Both.load(tmp_path / "model", backend="numpy").predict(X), expected)
+
+
+def test_a_sigmoid_with_options_is_given_z(monkeypatch):
+    """Assigned to the class as f(z, k=...), it is called with z alone, not with the network in its place."""
+    monkeypatch.setattr(Mlp, "sigmoid", lambda z, k=1.0: np.tanh(k * z))
+    mlp, (X, _) = Mlp(SIZES, seed=1, backend="numpy"), problem()
+    with pytest.warns(RuntimeWarning, match="slow way"):
+        A, Z = mlp.feedforward(X)
+    np.testing.assert_array_equal(A[-1], np.tanh(Z[-1]))
+
+
+def test_no_gradients_are_left_of_a_training_that_was_interrupted():
+    class Interrupted(Mlp):
+        calls = 0
+
+        def backpropagation(self, X, Y):
+            self.calls += 1
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return super().backpropagation(X, Y)
+
+    mlp, (X, Y) = Interrupted(SIZES, seed=1, backend="numpy"), problem()
+    with pytest.warns(RuntimeWarning, match="slow way"), pytest.raises(KeyboardInterrupt):
+        mlp.train(X, Y, 5)
+    assert mlp.gradients is None
+    mlp.train(X, Y, 1)
+    assert mlp.gradients is not None

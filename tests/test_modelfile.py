@@ -179,7 +179,7 @@ def test_metadata_that_json_can_t_hold_is_refused(mlp, path, metadata):
     ("metadata", "message"),
     [
         ({"a": "x" * 100_000_000}, "history and metadata take 100,0.*; a model file holds 100,000,000"),
-        ({"a": [[]] * 1_000_000}, "more than 1,000,000 lists"),
+        ({"a": [[]] * 1_000_000}, "more than 1,000,000 opening brackets"),
         (["a"], "metadata is a list; expected a dict"),
     ],
 )
@@ -359,7 +359,7 @@ def nested(depth):
         (lambda d: d["network"].update(sizes=[5, 10**400, 3]), r"its header and its length|expected float32"),
         (
             lambda d: d["network"].update(sizes=[2] * 100_001, activations=["relu"] * 99_999 + ["softmax"]),
-            "its header and its length do not fit",
+            "100,001 sizes, but .* bytes of values",
         ),
         (lambda d: d["network"].update(loss="log"), "loss='log'"),
         (lambda d: d["network"].update(loss=["cross_entropy"]), "loss="),
@@ -453,6 +453,30 @@ def test_tensors_that_do_not_fit(mlp, path, change, message, version):
     mlp.save(path)
     rewrite(path, version, change_tensors=change)
     refused(path, message)
+
+
+def test_what_could_not_be_read_again_is_not_written(mlp, path):
+    """Over a good file, least of all: weights that are no numbers, and one bracket more than is read."""
+    mlp.save(path)
+    before = path.read_bytes()
+    most = next(n for n in range(999_960, 1_000_000) if not saves(mlp, path, {"a": "[" * n}))
+    assert saves(mlp, path, {"a": "[" * (most - 1)})
+    Mlp.load(path)
+    path.write_bytes(before)
+    mlp.metadata = {}
+    mlp.weights[0][0, 0] = math.nan
+    with pytest.raises(ValueError, match="weights holds nan"):
+        mlp.save(path)
+    assert path.read_bytes() == before
+
+
+def saves(mlp, path, metadata) -> bool:
+    mlp.metadata = metadata
+    try:
+        mlp.save(path)
+    except ValueError:
+        return False
+    return True
 
 
 def test_checksums(mlp, path):

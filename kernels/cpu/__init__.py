@@ -28,6 +28,9 @@ from fastmlp.kernels.cpu.target import cpu_name, vector_bits, vector_registers
 from fastmlp.kernels.network import DTYPES, Network
 from fastmlp.kernels.updates import Rule, State
 
+#: Dtypes whose kernels this process has compiled or loaded.
+_compiled: set[str] = set()
+
 
 def _threads(threads: int | None) -> int:
     return team.most_threads() if threads is None else threads
@@ -50,7 +53,13 @@ def _run(
     arrays: dict[int, np.ndarray],
     rule: Rule | None = None,
 ) -> None:
-    """Run a job on the plan's team, with arrays by their entry in the plan; what its members found is then in it."""
+    """Run a job on the plan's team, with arrays by their entry in the plan; what its members found is then in it.
+
+    Compiling is left to the calling thread: what a member does is waited for, a compilation ends at Ctrl-C.
+    """
+    if network.dtype not in _compiled:
+        warmup((network.dtype,))
+        _compiled.add(network.dtype)
     parameters = _writable(parameters)
     plan.aligned("parameters", parameters)
     p.plan[entries.SLOTS] = 0
@@ -264,7 +273,7 @@ def warmup(dtypes: tuple[str, ...] = ("float32", "float64")) -> float:
     start = time.perf_counter()
     for dtype in dtypes:
         network = Network.build([1, 1], loss="mean_squared_error", dtype=dtype)
-        predict(network, network.zeros(), np.zeros((1, 1), dtype), threads=1)
+        _predict_one(network, network.zeros(), np.zeros((1, 1), dtype))
     return time.perf_counter() - start
 
 

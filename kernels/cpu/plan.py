@@ -1,8 +1,9 @@
 """Where everything lies while a job runs: the integers that `fastmlp.kernels.cpu.entries` reads, and its scratch."""
 
 import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from ctypes import addressof, c_char
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -57,7 +58,7 @@ class _Plans(threading.local):
     MOST = 4
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[tuple, Plan] = OrderedDict()
+        self.kept: deque[Plan] = deque(maxlen=self.MOST - 1)
         self.last: list[Plan] = []
         self.ones: list[tuple[Network, Plan, np.ndarray]] = []
 
@@ -66,9 +67,9 @@ class _Plans(threading.local):
         key = (make, network, rows, members)
         plan = taken(self.last)
         if plan is None or plan.key != key:  # to compare a network with itself is quick, to hash it is not
-            other, plan = plan, self.kept.pop(key, None)
+            other, plan = plan, self._found(key)
             if other is not None:
-                self._put_aside(other)
+                self.kept.append(other)
             if plan is None:
                 plan = make(network, rows, members)
                 plan.key = key
@@ -78,13 +79,17 @@ class _Plans(threading.local):
     def keep(self, plan: "Plan") -> None:
         """Take back a plan of `get` that is no longer used."""
         if other := taken(self.last):
-            self._put_aside(other)
+            self.kept.append(other)
         self.last.append(plan)
 
-    def _put_aside(self, plan: "Plan") -> None:
-        self.kept[plan.key] = plan
-        while len(self.kept) >= self.MOST:
-            self.kept.popitem(last=False)
+    def _found(self, key: tuple) -> "Plan | None":
+        """The kept plan of that key, kept no longer. To compare networks runs Python code, and so signal handlers."""
+        for plan in tuple(self.kept):
+            if plan.key == key:
+                with suppress(ValueError):  # a handler has taken it
+                    self.kept.remove(plan)
+                    return plan
+        return None
 
     def for_one(self, network: Network) -> "tuple[Network, Plan, np.ndarray]":
         """The plan for predicting one sample, all but where it lies and its dtype; and where its outputs go.
@@ -126,7 +131,7 @@ class _Space:
         return start
 
 
-@dataclass
+@dataclass(eq=False)
 class Plan:
     """A network's job, ready to run but for its arrays.
 

@@ -12,6 +12,7 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
@@ -308,23 +309,24 @@ def at_hand(members: int) -> int:
 class _Job:
     """One call of `run`.
 
-    Signal handlers, finalizers and weak references' callbacks may run between any two steps of the calling thread, and
-    raise exceptions or call `run` again. So this thread hands the job over in one step, to a thread of the pool that
-    starts all members; and who comes first decides whether it is run at all: that thread, or the calling one when it
-    does not want it any more.
+    Signal handlers, finalizers and weak references' callbacks may run between any two bytecodes of the calling thread,
+    and raise exceptions or call `run` again. So the calling thread reserves one thread of the pool and puts the job
+    into the pool's queue, in one step. The thread that takes it from there is the leader: it claims the job, reserves
+    the other threads, and starts all members. If the calling thread leaves `run` before that, it claims the job
+    itself, and the leader finds nothing to do; if later, it stops the members and waits until they have left.
     """
 
     def __init__(self, members: int, work: Callable[[int], None], stop: Callable[[], None]) -> None:
         self.members, self.work, self.stop = members, work, stop
         self.over, self.is_over = Lock(), False
-        self.first: dict[str, str] = {}
+        self.owner: dict[str, str] = {}
         self.left: SimpleQueue[None] = SimpleQueue()
         self.errors: list[BaseException] = []
         self.over.acquire()
 
     def claimed_by(self, who: str) -> bool:
-        """Whether the job is his who asks: the first one's who does."""
-        return self.first.setdefault("who", who) == who
+        """Claim the job for the leader or for the caller, atomically; False if the other one has it."""
+        return self.owner.setdefault("who", who) == who
 
     def lead(self) -> None:
         """Run member 0 here and the others in other threads of the pool, unless the job has been called off."""
@@ -382,10 +384,12 @@ class _Pool:
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.idle: deque[None] = deque()  # an entry for each thread that nobody counts on
+        self.idle: deque[None] = deque()  # an entry for each thread that is not reserved
 
     def has(self, count: int) -> bool:
-        """Whether so many threads are idle, or could be started."""
+        """Whether so many threads are idle, or could be started: none while the interpreter is finalized."""
+        if sys.is_finalizing():
+            return False
         try:
             while len(self.idle) < count:
                 start_new_thread(self.serve, ())
@@ -395,7 +399,7 @@ class _Pool:
         return True
 
     def take(self, count: int) -> None:
-        """Count on so many threads: as many jobs will be taken from the queue; or else RuntimeError."""
+        """Reserve so many threads, for as many entries of the queue; or else RuntimeError."""
         for taken in range(count):
             try:
                 self.idle.pop()
