@@ -4,8 +4,10 @@ import errno
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -308,6 +310,35 @@ def test_a_disk_that_is_full_later_on_leaves_nothing_behind(monkeypatch, tmp_pat
     one_warning(Tried(), tmp_path, os.strerror(errno.ENOSPC))
     monkeypatch.undo()
     assert sorted(file.name for file in (tmp_path / "kernels").iterdir()) == files
+
+
+KILLED = """
+import os, signal
+import test_cache
+
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+test_cache.Tried()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there is no SIGKILL here")
+def test_what_a_killed_process_left_is_removed_after_a_while(monkeypatch, tmp_path, fresh):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert run_python(KILLED, NUMBA_CACHE_DIR=str(tmp_path)).returncode == -signal.SIGKILL
+    left = only_file(tmp_path / "kernels")
+    of_others = left.with_name("notes.tmp")
+    of_others.write_text("")
+    os.utime(of_others, (0, 0))
+
+    assert Tried().compiled == 1
+    assert left.exists(), "it may still be written"
+    two_hours_ago = time.time() - 7200
+    os.utime(left, (two_hours_ago, two_hours_ago))
+    fresh()
+    tried = Tried(("float64",))
+    assert (tried.compiled, tried.warnings) == (1, [])
+    assert not left.exists()
+    assert of_others.exists()
 
 
 class FullFile:

@@ -3,12 +3,19 @@
 import importlib.util
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
+from functools import wraps
 from pathlib import Path
 
 import pytest
+from problems import child_environment
 
-from fastmlp import cli
+from fastmlp import cli, comparison, lab_run, presets, training_run
+from fastmlp.bench import command as bench_command
+from fastmlp.data import digits
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "bench/README.md")
@@ -46,7 +53,7 @@ def test_each_python_block_runs_by_itself(code, little_mnist, monkeypatch, reque
 def commands(page):
     """All shell commands that a page shows, in its blocks and in its sentences, without their comments."""
     lines = [line for _, block in blocks(page, "sh") for line in block.splitlines()]
-    lines += re.findall(r"`((?:fastmlp|make|pip install|python -m) ?[^`]*)`", text_of(page).replace("\n", " "))
+    lines += re.findall(r"`((?:fastmlp|make|pip install|python -m) [^`]*)`", text_of(page).replace("\n", " "))
     words = [shlex.split(line, comments=True) for line in lines]
     for line in words:
         while line:
@@ -64,11 +71,96 @@ def test_the_pages_show_code():
     assert len(SHOWN) >= 20
 
 
+@pytest.mark.skipif(shutil.which("sh") is None, reason="there is no shell here")
+def test_the_shell_block_from_training_to_prediction_runs(tmp_path):
+    (code,) = [code for _, code in blocks("README.md", "sh") if "fastmlp predict" in code]
+    python = shlex.quote(sys.executable)
+    of_this_python = f'fastmlp() {{ {python} -m fastmlp "$@"; }}\npython() {{ {python} "$@"; }}\n'
+    done = subprocess.run(
+        ["sh", "-e"],
+        input=of_this_python + code,
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    predictions = done.stdout.splitlines()[-10:]
+    assert all(re.fullmatch(r"\d [01]\.\d{4} my-images\.npy.*", line) for line in predictions), predictions
+
+
+def check_train(data, out, preset, layers, backend, threads, **changes):
+    assert data in (None, "mnist", "digits")
+    images = digits()
+    settings = training_run.with_layers(presets.preset(preset, images.name).override(**changes), layers, images)
+    training_run.prepare(images, settings, backend=backend, threads=threads)
+
+
+def check_bench(suite, quick, contenders, batch_sizes, rounds, **_):
+    if suite == bench_command.ACCURACY:
+        bench_command.chosen_programs(contenders, batch_sizes)
+    else:
+        bench_command.chosen_suite("quick" if quick else suite or "headline", contenders, batch_sizes, rounds)
+
+
+def check_compare(models, epochs, seeds, batch_size, learning_rate, quick, device, **_):
+    comparison.settings_for(models, epochs, seeds, batch_size, learning_rate, device, quick)
+
+
+#: What looks at the values of a command's options, before its work; parsing alone does the others.
+CHECKS = {
+    "train": check_train,
+    "lab": lambda part, **_: part is None or lab_run.chosen(part),
+    "bench": check_bench,
+    "compare": check_compare,
+}
+
+
+@pytest.fixture
+def only_checked(monkeypatch):
+    """Have the commands of ``fastmlp`` parse and check what they are given, and then end."""
+
+    def checking(callback):
+        @wraps(callback)
+        def check(**values):
+            with cli.users_mistakes():
+                CHECKS.get(callback.__name__, lambda **_: None)(**values)
+
+        return check
+
+    for command in cli.app.registered_commands:
+        monkeypatch.setattr(command, "callback", checking(command.callback))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "trian",
+        "train --preset labb",
+        "train --epochs many",
+        "train --layers 1o0",
+        "train --activation rleu",
+        "lab linear-units",
+        "lab all --quick=3",
+        "compare --models mpl",
+        "bench --suite headlin",
+        "predict my-run",
+        "predict my-run x.npy --threads 0",
+        "evaluate my-run digits mnist",
+        "info --versions",
+    ],
+)
+def test_a_wrong_command_would_be_found(wrong, only_checked, capsys):
+    assert cli.main(wrong.split()) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 @pytest.mark.parametrize(("page", "command"), SHOWN)
-def test_each_shell_command_is_there(page, command, capsys):
+def test_each_shell_command_is_right(page, command, only_checked, capsys):
     program, *arguments = command
     if program == "fastmlp":
-        assert cli.main([*arguments, "--help"]) == 0, capsys.readouterr().err  # unknown options are refused before
+        assert cli.main(arguments) == 0, capsys.readouterr().err
     elif program == "make":
         targets = re.findall(r"^([a-z-]+)(?:-%)?:", text_of("Makefile"), flags=re.MULTILINE)
         assert {word for word in arguments if "=" not in word} <= set(targets)
@@ -78,3 +170,7 @@ def test_each_shell_command_is_there(page, command, capsys):
         assert {extra for names in named for extra in names.split(",")} <= set(extras)
     elif command[:2] == ["python", "-m"]:
         assert importlib.util.find_spec(command[2]) is not None
+    elif command[:2] == ["python", "-c"]:
+        compile(command[2], page, "exec")
+    else:
+        assert program in ("pytest", "."), "a program of which nothing is known here"

@@ -10,10 +10,13 @@ import hashlib
 import inspect
 import os
 import pickle
+import re
 import stat
 import sys
+import time
 import uuid
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +34,9 @@ from fastmlp.kernels.cpu.target import vector_bits
 
 #: Numba's settings that change what it compiles, besides the CPU's name and features.
 SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
+
+#: What temporary files are called, and how old one is, in seconds, that nobody can still be writing.
+TEMPORARY, ABANDONED = re.compile(r"[0-9a-f]{32}\.tmp"), 3600
 
 #: What this process has warned of: the first thing that is wrong with the cache, and nothing after it.
 _warned: list[str] = []
@@ -115,6 +121,7 @@ def _read(path: Path) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     """Put a file in place, whole or not at all, for everybody to read whom the process lets."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path.parent)
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -123,6 +130,15 @@ def _write(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote."""
+    with suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if TEMPORARY.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
+                    os.unlink(entry.path)
 
 
 class KernelCache(NullCache):
