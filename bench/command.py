@@ -143,7 +143,7 @@ def check_places(out: Path | None, plots: Path | None) -> None:
         if os.path.isdir(out):
             raise ValueError(f"--out={out} is a folder; expected a file's name")
         if os.path.isfile(out) or not os.path.exists(out):  # a device is written to as it is
-            try_to_write(out.parent)
+            try_to_write(out.parent, given=out)
         with suppress(FileNotFoundError):
             out.lstat()  # another OSError if the name is longer than a file's can be
     if plots is not None:

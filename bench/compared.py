@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fastmlp.atomic import write_atomically
-from fastmlp.comparison import FORMAT, counted
+from fastmlp.comparison import FORMAT
+from fastmlp.training_run import counted
 
 __all__ = ["BEGIN", "END", "main", "markdown"]
 

@@ -8,6 +8,7 @@ closed, or whose reader has left, changes nothing; one that can't be written to 
 exit code 1, after the command has done its work.
 """
 
+import errno
 import os
 import re
 import sys
@@ -54,16 +55,24 @@ app = typer.Typer(
 FORMATS = ("text", "csv", "json")
 
 
+#: What the machine lacks, or what is broken in it, whatever file it is that shows it.
+MACHINE_S = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+
+
 class Mistake(Exception):
     """Something that the user can mend; the message becomes the error on standard error."""
 
 
 @contextmanager
-def users_mistakes() -> Iterator[None]:
-    """Within it, what the package raises for wrong values and files is the user's mistake."""
+def users_mistakes(*more: type[Exception]) -> Iterator[None]:
+    """Within it, what the package raises for wrong values and files is the user's mistake, and ``more`` is, too."""
+    mistakes: tuple[type[Exception], ...] = (OSError, TypeError, ValueError, RuntimeError, OverflowError, EOFError)
+    mistakes += (ExtraMissing, *more)
     try:
         yield
-    except (OSError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError, EOFError, ExtraMissing) as error:
+    except mistakes as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_S:
+            raise
         raise Mistake(in_words(error)) from error
 
 
@@ -220,7 +229,7 @@ def train(
     from fastmlp import training_run
     from fastmlp.presets import preset as preset_named
 
-    with users_mistakes():
+    with users_mistakes(MemoryError):  # of layers that no memory holds
         training_run.check_folder(out)
         preset_named(preset, "")
         dataset = training_run.load_data(data, say)
@@ -557,6 +566,13 @@ def bench(
 SET_BY = {"path": "data", "sizes": "layers", "size_layers": "layers", "contender": "contenders"}
 
 
+#: Advice of the package that no option follows, and what the command line has in its place.
+ADVICE = {
+    r", or a smaller input_scale": "",
+    r"input_scale=[^ ]+ may help": "the default preset, which brings the pixels there, may help",
+}
+
+
 def option_names(command: Any, words: Sequence[str]) -> dict[str, str]:
     """The package's name of each parameter -> that on this command line: batch_size -> --batch-size, data -> DATA."""
     chosen = command.commands.get(next((word for word in words if not word.startswith("-")), None))
@@ -584,7 +600,13 @@ def translator(options: Mapping[str, str], words: Sequence[str]) -> Callable[[st
     values = (word.partition("=")[2] if word.startswith("--") else word for word in words)
     own = [os.path.normpath(os.path.expanduser(value)) for value in values if re.search(parameter, value)]
     pattern = re.compile("|".join([*map(re.escape, sorted(own, key=len, reverse=True)), parameter]))
-    return lambda message: pattern.sub(lambda found: options.get(found[1], found[0]), message)
+
+    def translated(message: str) -> str:
+        for advice, ours in ADVICE.items():
+            message = re.sub(advice, ours, message)
+        return pattern.sub(lambda found: options.get(found[1], found[0]), message)
+
+    return translated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

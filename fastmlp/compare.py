@@ -14,13 +14,13 @@ import numpy as np
 from fastmlp import extras, kernels
 from fastmlp.callbacks import on_terminal
 from fastmlp.compare_contenders import AS_IN_PYTORCH, CONTENDERS, NothingCompared, torch_threads
-from fastmlp.comparison import HIDDEN, Comparison, Course, Parity, Row, Settings, counted
+from fastmlp.comparison import HIDDEN, Comparison, Course, Parity, Row, Settings
 from fastmlp.data import Dataset
 from fastmlp.kernels.network import DTYPES
 from fastmlp.mlp import Mlp
 from fastmlp.torch_data import SHIFT
 from fastmlp.torch_training import train_torch, working_device
-from fastmlp.training_run import Say
+from fastmlp.training_run import Say, counted
 
 __all__ = ["NothingCompared", "check_works", "compare", "parity"]
 

@@ -16,6 +16,7 @@ from fastmlp.atomic import write_atomically
 from fastmlp.data import Dataset
 from fastmlp.kernels.names import unknown_name
 from fastmlp.optimizers import Sgd
+from fastmlp.training_run import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,11 +127,6 @@ def in_words(settings: Settings, data: Dataset) -> str:
         f"{counted(settings.epochs, 'epoch')} of {images:,} images in batches of {settings.batch_size}, "
         f"learning rate {settings.learning_rate:g}, momentum {settings.momentum:g}, {counted(settings.seeds, 'seed')}"
     )
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass

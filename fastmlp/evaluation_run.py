@@ -14,7 +14,7 @@ import numpy as np
 from fastmlp.data import idx_kind, read_idx
 from fastmlp.images import Refused, check_beginning, npy_kind, one_line, read_images, size_of
 from fastmlp.mlp import Mlp
-from fastmlp.training_run import DATA_NAMES, MODEL_FILE, data_name, load_data
+from fastmlp.training_run import DATA_NAMES, MODEL_FILE, counted, data_name, load_data
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -194,7 +194,7 @@ def report(mlp: Mlp, name: str, X: np.ndarray, y: np.ndarray) -> "list[Table]":
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("network", f"{list(mlp.network.sizes)}, {', '.join(dict.fromkeys(mlp.network.activations))}")
-    table.add_row("data", f"{name}: {len(X):,} samples")
+    table.add_row("data", f"{name}: {counted(len(X), 'sample')}")
     table.add_row("loss", f"{result.loss:.4f} ({mlp.network.loss.replace('_', ' ')})")
     if mlp.classifies:
         table.add_row("accuracy", f"{result.accuracy:.2%}")

@@ -7,6 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -376,6 +377,11 @@ def data_name(data: Dataset) -> str:
     return "MNIST" if data.name == "mnist" else data.name
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def epoch_name(settings: Preset) -> str:
     """What an epoch is called."""
     return "iteration" if settings.lab else "epoch"
@@ -409,7 +415,7 @@ def report(run: Run) -> "Table":
     table.add_row("network", f"{list(net.sizes)}, {net.n_parameters:,} parameters, {net.dtype}")
     table.add_row("", f"{', '.join(net.activations)}; {net.loss.replace('_', ' ')}")
     table.add_row("training", f"{settings.optimizer}, {rate}{momentum}")
-    table.add_row("", f"{len(run.history)} {epoch_name(settings)}s of {batch}{stopped}, seed {settings.seed}")
+    table.add_row("", f"{counted(len(run.history), epoch_name(settings))} of {batch}{stopped}, seed {settings.seed}")
     table.add_row("backend", backend_line(mlp))
     table.add_section()
     loaded = "" if run.compiles or not run.compile_seconds else ": loading what was compiled before"
@@ -431,12 +437,12 @@ def backend_line(mlp: Mlp) -> str:
         return f"cuda, {cuda.describe(mlp.device)['gpu']}"
     if mlp.backend_name != "cpu":
         return f"{mlp.backend_name}, with the threads of NumPy's own libraries"
-    threads: int | str | None = mlp.threads
-    if threads is None:
+    if mlp.threads is None:
         from fastmlp.kernels import cpu
 
-        threads = cpu.describe()["threads"].split()[0]
-    return f"{mlp.backend_name}, {threads} thread{'' if str(threads) == '1' else 's'}"
+        return f"cpu, {counted(int(cpu.describe()['threads'].split()[0]), 'thread')}"
+    most = "at most " if mlp.threads > 1 else ""  # as many of them as there is work for
+    return f"cpu, {most}{counted(mlp.threads, 'thread')}"
 
 
 def curves(run: Run) -> "Figure":
@@ -488,7 +494,7 @@ def check_folder(
 TRIAL_BYTES = 4096
 
 
-def try_to_write(folder: Path, argument: str = "out") -> None:
+def try_to_write(folder: Path, argument: str = "out", given: Path | None = None) -> None:
     """Make a folder, write a file in it, and take away again what was made: permissions alone don't tell.
 
     Parameters
@@ -497,28 +503,47 @@ def try_to_write(folder: Path, argument: str = "out") -> None:
         It need not exist, nor need the folders above it.
     argument : str, default "out"
         What it was given as, for the message.
+    given : Path, optional
+        The whole of what was given, if that is not the folder but a file in it.
 
     Raises
     ------
     OSError
         Saying what is in the way.
     """
-    made: list[Path] = []
-    path = folder
+    for is_last in (False, True):
+        made: list[Path] = []
+        path = folder
+        try:
+            for path in (*reversed(folder.absolute().parents), folder):
+                if made_by_us(path):
+                    made.append(path)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(TRIAL_BYTES))
+            return
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not is_last:
+                continue  # another command may just have taken away again a folder that it had made
+            in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+            reason = "is not a folder" if in_the_way else f"can't be written to ({error.strerror})"
+            raise type(error)(f"{argument}={str(given or folder)!r}: {path} {reason}") from None
+        finally:
+            for path in reversed(made):
+                with suppress(OSError):  # another command's results are in it by now
+                    path.rmdir()
+
+
+def made_by_us(folder: Path) -> bool:
+    """Make a folder if it is not there; returns whether that was needed, and no other command was quicker."""
+    if folder.is_dir():
+        return False
     try:
-        for path in (*reversed(folder.absolute().parents), folder):
-            if not path.is_dir():
-                path.mkdir()
-                made.append(path)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(TRIAL_BYTES))
-    except OSError as error:
-        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
-        reason = "is not a folder" if in_the_way else f"can't be written to ({error.strerror})"
-        raise type(error)(f"{argument}={str(folder)!r}: {path} {reason}") from None
-    finally:
-        for path in reversed(made):
-            path.rmdir()
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return False
+    return True
 
 
 def is_model(path: Path) -> bool:

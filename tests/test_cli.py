@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -405,8 +406,6 @@ def test_damaged_data_is_named_and_not_replaced_by_the_digits(run, here, monkeyp
 
 
 def test_warnings_are_one_line(run, monkeypatch):
-    import warnings
-
     original = data.digits
 
     def warned():
@@ -465,7 +464,7 @@ def test_a_place_that_can_t_be_written_is_refused_before_training(run, here, not
         assert is_refused(run("train", *SHORT, "--out", out), f"--out='{out if out[0] == '/' else here / out}'")
         assert is_refused(run("lab", "sigmoid", "--out", out), f"--out='{out}'")
         assert is_refused(run("compare", "--data", "digits", "--quick", "--out", out), "--out='")
-        assert is_refused(run("bench", "--quick", "--out", f"{out}/result.json"), f"--out='{out}'")
+        assert is_refused(run("bench", "--quick", "--out", f"{out}/result.json"), f"--out='{out}/result.json'")
         assert is_refused(run("bench", "--quick", "--plots", out), f"--plots='{out}'")
     assert is_refused(run("bench", "--quick", "--out", "x" * 300), "too long")
     assert {path.name for path in here.iterdir()} == {"file", "dangling"}
@@ -706,7 +705,7 @@ def test_divergence_later_on_keeps_the_good_epochs(run, monkeypatch):
     assert code == 0
     assert error.startswith("warning: training stopped in epoch 2")
     assert error.count("\n") == 1
-    assert "1 epochs of" in output
+    assert "1 epoch of" in output
     assert len(Mlp.load("o/" + MODEL).history) == 1
 
 
@@ -1043,11 +1042,86 @@ def test_a_folder_named_like_a_data_set_is_meant_by_its_path(run, model):
     assert run("evaluate", model, "digits") == digits
     code, output, _ = run("evaluate", model, "./digits")
     assert code == 0
-    assert "./digits: 1 sample" in output
+    assert re.search("[.]/digits: 1 sample +│", output)
     assert is_refused(run("train", *SHORT[2:], "--data", "./digits"), "digits")
     assert run("train", *SHORT)[0] == 0
     for command in ("train", "evaluate", "compare"):
         assert "./digits" in run(command, "--help")[1]
+
+
+@pytest.mark.filterwarnings("always")
+def test_advice_is_what_the_command_line_can_follow(run, monkeypatch):
+    code, _, error = run("train", *SHORT, "--learning-rate", "1e30")
+    assert code == 2
+    assert error.endswith("a smaller --learning-rate than 1e+30 may help\n")
+
+    def told(_):
+        warnings.warn("the inputs are 0 to 255, far from unit scale: input_scale=1/255 may help", stacklevel=1)
+
+    train = training_run.train
+    monkeypatch.setattr(training_run, "train", lambda run: (told(run), train(run)))
+    error = run("train", *SHORT)[2]
+    assert "preset" in error
+    assert "input_scale" not in error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OSError(errno.EIO, os.strerror(errno.EIO))],
+    ids=["memory", "full", "broken"],
+)
+def test_what_the_machine_lacks_is_no_mistake(run, model, monkeypatch, error):
+    def failing(*_, **__):
+        raise error
+
+    np.save("x.npy", np.zeros((2, 64)))
+    for name in ("predict", "evaluate"):
+        monkeypatch.setattr(Mlp, name, failing)
+    for arguments in (("predict", model, "x.npy"), ("evaluate", model, "digits")):
+        code, _, told = run(*arguments)
+        assert code == 1
+        assert told.startswith("error: ")
+        assert told.count("\n") == 1
+
+
+def test_a_folder_is_tried_while_another_command_tries_it(here, monkeypatch):
+    mkdir, rmdir, tries = Path.mkdir, Path.rmdir, []
+
+    def made_by_another(path, *arguments, **keywords):
+        mkdir(path)
+        return mkdir(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "mkdir", made_by_another)
+    training_run.try_to_write(here / "a" / "b")
+    assert (here / "a" / "b").is_dir()  # it is the other's
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+
+    def used_by_another(path):
+        (path / "result").write_text("another's")
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", used_by_another)
+    training_run.try_to_write(here / "c")
+    assert (here / "c" / "result").exists()
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+
+    def taken_away_once(path, *arguments, **keywords):
+        mkdir(path, *arguments, **keywords)
+        tries.append(path)
+        if len(tries) == 1:
+            rmdir(path)
+
+    monkeypatch.setattr(Path, "mkdir", taken_away_once)
+    training_run.try_to_write(here / "d")
+    assert not (here / "d").exists()
+
+
+def test_a_report_counts_one_as_one_and_threads_as_at_most(run, model):
+    output = run("train", *SHORT[:2], "--epochs", 1, "--threads", 1000, "--layers", "none")[1]
+    assert "1 epoch of batches of 16" in output
+    assert "cpu, at most 1,000 threads" in output
+    np.savez("d.npz", X=data.digits().test_images[:1], y=data.digits().test_labels[:1])
+    assert re.search("d.npz: 1 sample +│", run("evaluate", model, "d.npz")[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the most memory taken is read from /proc")
