@@ -119,13 +119,17 @@ def npy_kind(name: str, file: IO[bytes], size: int) -> tuple[np.dtype, tuple[int
     """
     head = file.read(12)
     check_beginning(name, head, NPY_MAGIC, ".npy")
+    version = tuple(head[6:8])
+    if version not in ((1, 0), (2, 0), (3, 0)):  # a third one is for names of fields
+        raise Refused(f"{name} is no .npy file of numbers: its format has version {'.'.join(map(str, version))}")
     # NumPy reads the whole header before it refuses one that is too long.
-    length = int.from_bytes(head[8 : 10 if head[6:7] == b"\1" else 12], "little")
+    length = int.from_bytes(head[8 : 10 if version == (1, 0) else 12], "little")
     if length > LONGEST_NPY_HEADER:
         raise Refused(f"{name} is no .npy file of numbers: it announces a header of {length} bytes")
     file.seek(0)
     try:
-        is_first = np.lib.format.read_magic(file) == (1, 0)  # a third version is for names of fields
+        np.lib.format.read_magic(file)
+        is_first = version == (1, 0)
         read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(file)
         if min(shape, default=0) < 0:

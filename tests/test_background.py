@@ -125,6 +125,7 @@ def taken_off(value: float, way: str | None = "units", chunk: int | None = None)
 @contextmanager
 def jobs_run() -> Iterator[list[tuple[int, bool, float]]]:
     """Collects, for each member's part of a job: which job, whether rows are by input, and the scaled background."""
+    kernels.warmup()  # would be a job of its own
     jobs, run = [], drivers.run
 
     def watched(t, job, p, *rest):

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -256,3 +257,14 @@ def test_a_file_that_asks_for_memory_is_refused_within_little(name, tmp_path):
     taken, _, message = done.stdout.partition(" ")
     assert str(path) in message
     assert int(taken) < 60_000
+
+
+def test_a_version_of_the_format_that_is_not_known_is_refused_before_its_header_is_read(tmp_path):
+    """Its length would be taken for 660 MB."""
+    content = bytearray(SOUND["rows.npy"])
+    content[7] = 1
+    tracemalloc.start()
+    refused(write(tmp_path, "other.npy", bytes(content)), "version 1.1")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
