@@ -66,7 +66,7 @@ class _Plans(threading.local):
         """The plan that ``make`` gives for these arguments, new or kept."""
         key = (make, network, rows, members)
         plan = taken(self.last)
-        if plan is None or plan.key != key:  # to compare a network with itself is quick, to hash it is not
+        if plan is None or plan.key != key:  # mostly it is the one that was used last
             other, plan = plan, self._found(key)
             if other is not None:
                 self.kept.append(other)
