@@ -1,0 +1,476 @@
+"""An epoch of small batches in one launch: weights live in the multiprocessors from the first step to the last.
+
+The network has one hidden layer. Blocks share out its units, `BLOCK_UNITS` each. In a block, `GROUPS` groups of `SPAN`
+threads take `UNITS` units each; a thread of a group keeps in registers those of their weights that belong to its
+inputs: vectors `place`, `place + SPAN`, ..., of `VECTOR` inputs. With them it keeps the optimizer's state. The block's
+weights to the outputs, and biases, are in shared memory.
+
+    z = W₁ x      each thread multiplies its part; sums go over the threads of a group by shuffles, then over warps
+    logits        each block sends its units' part of them to all others, in tagged words: the one exchange of a step
+    δ, loss       every block works them out alike, with the sum of all parts, always in the same order
+    ∂W₁ = δ₁ xᵀ   stays in registers: summed over the batch and applied on the spot
+
+Meanwhile the samples of the next step are copied into the other half of the samples' shared memory.
+"""
+
+import math
+
+from fastmlp.kernels.cuda.functions import Hyperparameters, activation, loss, loss_delta, update
+from fastmlp.kernels.cuda.instructions import (
+    commit_copies,
+    copy_async,
+    load_shared,
+    receive,
+    receive_double,
+    send,
+    send_double,
+    wait_copies,
+)
+from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
+
+# The constants of one network, batch size and device; other values stand here in the copies that are compiled.
+INPUTS = 784
+HIDDEN = 100
+OUTPUTS = 10
+BATCH = 5
+DTYPE = "float32"
+INPUT_DTYPE = "float32"
+ACTIVATION = "relu"
+OUTPUT = "softmax"
+LOSS = "cross_entropy"
+RULE = "momentum"
+SLOTS = 1
+BIAS = True
+LABELS = True
+ERRORS = False
+SCALED = False
+PENALTY = False
+SIZE = 83_296  # of all parameters, and where the rows of each layer's weights begin and how far apart they are
+FIRST = 16
+FIRST_STRIDE = 800
+SECOND = 80_016
+SECOND_STRIDE = 128
+UNITS = 4
+GROUPS = 2
+SPAN = 64
+BLOCKS = 13
+
+T = float32 if DTYPE == "float32" else float64
+INPUT_T = {"uint8": types.uint8, "float32": float32, "float64": float64}[INPUT_DTYPE]
+VECTOR = 4 if DTYPE == "float32" else 2  # numbers in 16 bytes
+ITEMSIZE = {"uint8": 1, "float32": 4, "float64": 8}[INPUT_DTYPE]
+WORDS = 1 if DTYPE == "float32" else 2  # tagged words of a number
+put, get = (send, receive) if DTYPE == "float32" else (send_double, receive_double)
+
+THREADS = GROUPS * SPAN
+WARPS = SPAN // 32  # of a group
+BLOCK_UNITS = GROUPS * UNITS
+INPUT_VECTORS = -(-INPUTS // VECTOR)
+VECTORS = -(-INPUT_VECTORS // SPAN)  # of a thread
+PIECE = UNITS * VECTOR  # weights of a thread for one vector of inputs
+MINE = VECTORS * PIECE
+PER_COPY = 16 // ITEMSIZE  # inputs in 16 bytes
+ROW = -(-(INPUT_VECTORS + 1) * VECTOR // PER_COPY) * PER_COPY  # of a sample: its inputs, then zeros, a vector or more
+WHOLE = INPUTS % PER_COPY == 0  # whether samples can be copied 16 bytes at a time
+COPIES = INPUTS // PER_COPY if WHOLE else INPUTS
+SAMPLES_SIZE = BATCH * ROW
+HIDDEN_SIZE = BATCH * BLOCK_UNITS
+SUMS_SIZE = WARPS * HIDDEN_SIZE
+LOGITS = BATCH * OUTPUTS
+# Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs, biases of its units.
+OUTPUT_BIASES = BLOCK_UNITS * OUTPUTS
+UNIT_BIASES = OUTPUT_BIASES + OUTPUTS
+SMALL = UNIT_BIASES + BLOCK_UNITS
+ROW_LANES = 1 if OUTPUTS == 1 else min(32, 1 << (OUTPUTS - 1).bit_length())  # threads that share a row of outputs
+SHARE = -(-OUTPUTS // ROW_LANES)  # outputs of each
+ROWS_AT_ONCE = THREADS // ROW_LANES
+ROW_TURNS = -(-BATCH // ROWS_AT_ONCE)
+ASKED = min(BLOCKS, 13)  # words that a thread asks for before it looks at the first
+ALL_LANES = 0xFFFFFFFF
+STATE_SIZE = max(SLOTS, 1)
+OWN_STATE, SMALL_STATE = STATE_SIZE * MINE, STATE_SIZE * SMALL
+TWO_SAMPLES = 2 * BATCH
+
+hidden_activation, output_activation = activation(ACTIVATION), activation(OUTPUT)
+output_loss, output_delta, step_of = loss(LOSS), loss_delta(LOSS), update(RULE)
+
+
+@cuda.jit(device=True, forceinline=True)
+def row_sum(z, lanes):
+    """The sum over so many neighbouring lanes, in each of them."""
+    for bit in (16, 8, 4, 2, 1):
+        if bit < lanes:
+            z += cuda.shfl_xor_sync(ALL_LANES, z, bit)
+    return z
+
+
+@cuda.jit(device=True, forceinline=True)
+def shared_out(low, high, bit, lane):
+    """A lane and its partner, ``bit`` away, add up two numbers of each: one keeps the first sum, the other the second."""
+    upper = lane & int32(bit) != 0
+    return (high if upper else low) + cuda.shfl_xor_sync(ALL_LANES, low if upper else high, bit)
+
+
+@cuda.jit(device=True, forceinline=True)
+def fold(z, lane):
+    """The sums over a warp of `UNITS` numbers of each lane: lane 0 has the first, lane 32 / UNITS the next, ..."""
+    if UNITS == 8:
+        for k in range(4):
+            z[k] = shared_out(z[k], z[k + 4], 16, lane)
+    if UNITS >= 4:
+        for k in range(2):
+            z[k] = shared_out(z[k], z[k + 2], 64 // UNITS, lane)
+    if UNITS >= 2:
+        z[0] = shared_out(z[0], z[1], 32 // UNITS, lane)
+    return row_sum(z[0], 32 // UNITS)
+
+
+if INPUT_DTYPE != DTYPE or SCALED:
+
+    @cuda.jit(device=True, forceinline=True)
+    def load_inputs(v, x, at, first, numbers):
+        """A vector of inputs as the network sees them, zero beyond the last; ``first`` is the first one's number."""
+        for q in range(VECTOR):
+            value = T(x[at + q]) * numbers.input_scale + numbers.input_shift
+            v[q] = value if first + q < INPUTS else T(0)
+
+elif VECTOR == 4:
+
+    @cuda.jit(device=True, forceinline=True)
+    def load_inputs(v, x, at, first, numbers):
+        """A vector of inputs; behind the last are zeros."""
+        v[0], v[1], v[2], v[3] = load_shared(x, at)
+
+else:
+
+    @cuda.jit(device=True, forceinline=True)
+    def load_inputs(v, x, at, first, numbers):
+        """A vector of inputs; behind the last are zeros."""
+        v[0], v[1] = load_shared(x, at)
+
+
+@cuda.jit(device=True, forceinline=True)
+def vector_at(place, j):
+    """The number of a thread's vector j of inputs; beyond the last, of the vector of zeros behind it."""
+    return min(place + j * int32(SPAN), int32(INPUT_VECTORS))
+
+
+@cuda.jit(device=True, forceinline=True)
+def fetch(x, half, sample, data, rows):
+    """Start copying the samples of a step into a half of their memory."""
+    for e in range(int32(cuda.threadIdx.x), rows * int32(COPIES), int32(THREADS)):
+        i, k = e // int32(COPIES), e % int32(COPIES)
+        origin = types.int64(sample[half * int32(BATCH) + i]) * INPUTS
+        target = half * int32(SAMPLES_SIZE) + i * int32(ROW)
+        if WHOLE:
+            copy_async(x, target + k * int32(PER_COPY), data.X, origin + k * int32(PER_COPY))
+        else:
+            x[target + k] = data.X[origin + k]
+    commit_copies()
+
+
+@cuda.jit(device=True, forceinline=True)
+def feedforward(x, half, rows, w, sums, numbers):
+    """Each warp's part of z = W₁ x, for the units of its group."""
+    thread = int32(cuda.threadIdx.x)
+    place, group, lane = thread % int32(SPAN), thread // int32(SPAN), thread % int32(32)
+    mine = (place // int32(32)) * int32(HIDDEN_SIZE) + group * int32(UNITS) + lane * int32(UNITS) // int32(32)
+    v, z = cuda.local.array(VECTOR, T), cuda.local.array(UNITS, T)
+    for i in range(rows):
+        for u in range(UNITS):
+            z[u] = T(0)
+        for j in range(VECTORS):
+            vector = vector_at(place, j)
+            at = half * int32(SAMPLES_SIZE) + i * int32(ROW) + vector * int32(VECTOR)
+            load_inputs(v, x, at, vector * int32(VECTOR), numbers)
+            for u in range(UNITS):
+                for q in range(VECTOR):
+                    z[u] += w[j * PIECE + u * VECTOR + q] * v[q]
+        total = fold(z, lane)
+        if lane % int32(32 // UNITS) == 0:
+            sums[mine + i * int32(BLOCK_UNITS)] = total
+
+
+@cuda.jit(device=True, forceinline=True)
+def activate(sums, small, a, slope, rows):
+    """Values and slopes of the block's units; a unit that is none has the value 0."""
+    for e in range(int32(cuda.threadIdx.x), rows * int32(BLOCK_UNITS), int32(THREADS)):
+        u = e % int32(BLOCK_UNITS)
+        z = small[UNIT_BIASES + u]
+        for k in range(WARPS):
+            z += sums[k * HIDDEN_SIZE + e]
+        value, slope[e] = hidden_activation(z)
+        a[e] = value if int32(cuda.blockIdx.x) * int32(BLOCK_UNITS) + u < int32(HIDDEN) else T(0)
+
+
+@cuda.jit(device=True, forceinline=True)
+def send_logits(a, small, words, rows, step):
+    """This block's part of all logits."""
+    where = (step % int32(2) * int32(BLOCKS) + int32(cuda.blockIdx.x)) * int32(LOGITS)
+    for e in range(int32(cuda.threadIdx.x), rows * int32(OUTPUTS), int32(THREADS)):
+        i, o, z = e // int32(OUTPUTS), e % int32(OUTPUTS), T(0)
+        for u in range(BLOCK_UNITS):
+            z += a[i * int32(BLOCK_UNITS) + u] * small[u * OUTPUTS + o]
+        put(words, (where + e) * int32(WORDS), z, uint32(step + 1))
+
+
+@cuda.jit(device=True, forceinline=True)
+def receive_logit(words, e, step):
+    """One logit: the sum of all blocks' parts, in their order. Words are asked for many at a time."""
+    value, tag = cuda.local.array(ASKED, T), cuda.local.array(ASKED, uint32)
+    where, z, wanted = step % int32(2) * int32(BLOCKS * LOGITS) + e, T(0), uint32(step + 1)
+    for first in range(0, BLOCKS, ASKED):
+        for k in range(ASKED):
+            if first + k < BLOCKS:
+                value[k], tag[k] = get(words, (where + (first + k) * int32(LOGITS)) * int32(WORDS))
+        for k in range(ASKED):
+            if first + k < BLOCKS:
+                while tag[k] != wanted:
+                    value[k], tag[k] = get(words, (where + (first + k) * int32(LOGITS)) * int32(WORDS))
+                z += value[k]
+    return z
+
+
+@cuda.jit(device=True, forceinline=True)
+def target(data, sample, o):
+    """What an output should be."""
+    if LABELS:
+        label = data.Y[sample]
+        return T(label) if OUTPUTS == 1 else (T(1) if label == o else T(0))
+    return T(data.Y[types.int64(sample) * OUTPUTS + o])
+
+
+@cuda.jit(device=True, forceinline=True)
+def output(words, small, d, row_figures, sample, data, rows, step):
+    """d = ∂loss/∂logits; the loss and the squared error of each row. `ROW_LANES` threads share a row."""
+    thread = int32(cuda.threadIdx.x)
+    own = thread % int32(ROW_LANES)
+    z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
+    for turn in range(int32(ROW_TURNS)):
+        i = turn * int32(ROWS_AT_ONCE) + thread // int32(ROW_LANES)
+        top, total, value, error = T(-math.inf), T(1), T(0), T(0)
+        for k in range(SHARE):
+            o = own + k * int32(ROW_LANES)
+            if i < rows and o < int32(OUTPUTS):
+                y[k] = target(data, sample[step % int32(2) * int32(BATCH) + i], o)
+                z[k] = receive_logit(words, i * int32(OUTPUTS) + o, step) + small[OUTPUT_BIASES + o]
+                top = z[k] if not z[k] <= top else top
+        if LOSS == "cross_entropy":
+            top, total = row_softmax(z, top, i < rows, own)
+        for k in range(SHARE):
+            o = own + k * int32(ROW_LANES)
+            if i < rows and o < int32(OUTPUTS):
+                result, slope = output_activation(z[k])
+                if LOSS == "cross_entropy":
+                    result = T(math.exp(z[k] - top)) / total
+                    value += y[k] * (T(math.log(total)) + top - z[k])
+                else:
+                    value += output_loss(z[k], result, y[k])
+                error += T(0.5) * (result - y[k]) * (result - y[k])
+                d[i * int32(OUTPUTS) + o] = output_delta(result, slope, y[k]) / T(rows)
+        value, error = row_sum(value, ROW_LANES), row_sum(error, ROW_LANES)
+        if i < rows and own == 0:
+            row_figures[i], row_figures[int32(BATCH) + i] = value, error
+
+
+@cuda.jit(device=True, forceinline=True)
+def row_softmax(z, top, real, own):
+    """The largest logit of a row, and Σ e^(z - largest). All lanes of a warp take part."""
+    for bit in (16, 8, 4, 2, 1):
+        if bit < ROW_LANES:
+            other = cuda.shfl_xor_sync(ALL_LANES, top, bit)
+            top = other if not other <= top else top
+    total = T(0)
+    for k in range(SHARE):
+        if real and own + k * int32(ROW_LANES) < int32(OUTPUTS):
+            total += T(math.exp(z[k] - top))
+    return top, row_sum(total, ROW_LANES)
+
+
+@cuda.jit(device=True, forceinline=True)
+def report(row_figures, data, rows, step):
+    """The first warp of the first block tells the step's mean loss and error."""
+    if int32(cuda.blockIdx.x) == 0 and int32(cuda.threadIdx.x) < 32:
+        value, error = T(0), T(0)
+        for i in range(int32(cuda.threadIdx.x), rows, int32(32)):
+            value += row_figures[i]
+            error += row_figures[int32(BATCH) + i]
+        value, error = row_sum(value, 32), row_sum(error, 32)
+        if int32(cuda.threadIdx.x) == 0:
+            data.losses[step] = value / T(rows)
+            if ERRORS:
+                data.errors[step] = error / T(rows)
+
+
+@cuda.jit(device=True, forceinline=True)
+def backpropagation(d, small, slope, e, rows):
+    """e = W₂ᵀ d ∘ σ'(z) of this block's units."""
+    for k in range(int32(cuda.threadIdx.x), rows * int32(BLOCK_UNITS), int32(THREADS)):
+        i, u, z = k // int32(BLOCK_UNITS), k % int32(BLOCK_UNITS), T(0)
+        for o in range(OUTPUTS):
+            z += d[i * int32(OUTPUTS) + o] * small[u * int32(OUTPUTS) + o]
+        e[k] = z * slope[k]
+
+
+@cuda.jit(device=True, forceinline=True)
+def update_small(small, state, given, rows, numbers, h):
+    """A step of the weights to the outputs, and of the biases."""
+    a, d, e = given
+    for k in range(int32(cuda.threadIdx.x), int32(SMALL if BIAS else OUTPUT_BIASES), int32(THREADS)):
+        g = T(0)
+        if k < int32(OUTPUT_BIASES):
+            u, o = k // int32(OUTPUTS), k % int32(OUTPUTS)
+            for i in range(rows):
+                g += a[i * int32(BLOCK_UNITS) + u] * d[i * int32(OUTPUTS) + o]
+            if PENALTY:
+                g += numbers.l2 / T(rows) * small[k]
+        elif k < int32(UNIT_BIASES):
+            for i in range(rows):
+                g += d[i * int32(OUTPUTS) + k - int32(OUTPUT_BIASES)]
+        else:
+            for i in range(rows):
+                g += e[i * int32(BLOCK_UNITS) + k - int32(UNIT_BIASES)]
+        step_of(small, k, state, k, int32(SMALL), g, h)
+
+
+@cuda.jit(device=True, forceinline=True)
+def update_first(x, half, rows, e, own, numbers, h):
+    """A step of this thread's weights of the first layer; their gradient lives in no array."""
+    thread = int32(cuda.threadIdx.x)
+    place, group = thread % int32(SPAN), thread // int32(SPAN)
+    w, state = own
+    g, v = cuda.local.array(PIECE, T), cuda.local.array(VECTOR, T)
+    for j in range(VECTORS):
+        for k in range(PIECE):
+            g[k] = T(0)
+        vector = vector_at(place, j)
+        for i in range(rows):
+            at = half * int32(SAMPLES_SIZE) + i * int32(ROW) + vector * int32(VECTOR)
+            load_inputs(v, x, at, vector * int32(VECTOR), numbers)
+            for u in range(UNITS):
+                delta = e[i * int32(BLOCK_UNITS) + group * int32(UNITS) + u]
+                for q in range(VECTOR):
+                    g[u * VECTOR + q] += delta * v[q]
+        for k in range(PIECE):
+            if PENALTY:
+                g[k] += numbers.l2 / T(rows) * w[j * PIECE + k]
+            step_of(w, j * PIECE + k, state, j * PIECE + k, MINE, g[k], h)
+
+
+@cuda.jit(device=True, forceinline=True)
+def first_layer(data, w, state, store):
+    """This thread's weights of the first layer with their state, out of global memory or (``store``) back."""
+    thread = int32(cuda.threadIdx.x)
+    unit = int32(cuda.blockIdx.x) * int32(BLOCK_UNITS) + thread // int32(SPAN) * int32(UNITS)
+    for j in range(VECTORS):
+        first = (thread % int32(SPAN) + j * int32(SPAN)) * int32(VECTOR)
+        for u in range(UNITS):
+            for q in range(VECTOR):
+                k, there = j * PIECE + u * VECTOR + q, unit + u < int32(HIDDEN) and first + q < int32(INPUTS)
+                at = int32(FIRST) + (unit + u) * int32(FIRST_STRIDE) + first + q
+                if store:
+                    if there:
+                        data.parameters[at] = w[k]
+                        for n in range(SLOTS):
+                            data.slots[n * SIZE + at] = state[n * MINE + k]
+                else:
+                    w[k] = data.parameters[at] if there else T(0)
+                    for n in range(SLOTS):
+                        state[n * MINE + k] = data.slots[n * SIZE + at] if there else T(0)
+
+
+@cuda.jit(device=True, forceinline=True)
+def small_place(k):
+    """Where a small parameter lies among all, or -1: it belongs to a unit that is none, or there are no biases."""
+    first = int32(cuda.blockIdx.x) * int32(BLOCK_UNITS)
+    if k < int32(OUTPUT_BIASES):
+        unit, at = first + k // int32(OUTPUTS), int32(SECOND) + k % int32(OUTPUTS) * int32(SECOND_STRIDE)
+        return at + unit if unit < int32(HIDDEN) else int32(-1)
+    if not BIAS:
+        return int32(-1)
+    if k < int32(UNIT_BIASES):
+        return int32(SECOND - 1) + (k - int32(OUTPUT_BIASES)) * int32(SECOND_STRIDE)
+    unit = first + k - int32(UNIT_BIASES)
+    return int32(FIRST - 1) + unit * int32(FIRST_STRIDE) if unit < int32(HIDDEN) else int32(-1)
+
+
+@cuda.jit(device=True, forceinline=True)
+def small_parameters(data, small, state, store):
+    """The small parameters with their state, out of global memory or (``store``) back; the first block has all biases."""
+    for k in range(int32(cuda.threadIdx.x), int32(SMALL), int32(THREADS)):
+        at = small_place(k)
+        if store:
+            shared = int32(OUTPUT_BIASES) <= k and k < int32(UNIT_BIASES)
+            if at >= 0 and (not shared or int32(cuda.blockIdx.x) == 0):
+                data.parameters[at] = small[k]
+                for n in range(SLOTS):
+                    data.slots[n * SIZE + at] = state[n * SMALL + k]
+        else:
+            small[k] = data.parameters[at] if at >= 0 else T(0)
+            for n in range(SLOTS):
+                state[n * SMALL + k] = data.slots[n * SIZE + at] if at >= 0 else T(0)
+
+
+def epoch(data, numbers, words):
+    """An epoch: a step for each `BATCH` samples of the order.
+
+    ``data`` are `fastmlp.kernels.cuda.records.Arrays`, ``numbers`` its `Numbers`; ``words`` uint64 [2 * BLOCKS * BATCH *
+    OUTPUTS * WORDS], zero. Shared memory given at the launch: 2 * BATCH * ROW samples.
+    """
+    x = cuda.shared.array(0, INPUT_T)
+    sums, a = cuda.shared.array(SUMS_SIZE, T), cuda.shared.array(HIDDEN_SIZE, T)
+    slope, e = cuda.shared.array(HIDDEN_SIZE, T), cuda.shared.array(HIDDEN_SIZE, T)
+    d, row_figures = cuda.shared.array(LOGITS, T), cuda.shared.array(TWO_SAMPLES, T)
+    small, small_state = cuda.shared.array(SMALL, T), cuda.shared.array(SMALL_STATE, T)
+    sample = cuda.shared.array(TWO_SAMPLES, int32)
+    w, state = cuda.local.array(MINE, T), cuda.local.array(OWN_STATE, T)
+    thread, samples = int32(cuda.threadIdx.x), int32(data.order.size)
+
+    first_layer(data, w, state, False)
+    small_parameters(data, small, small_state, False)
+    for k in range(thread, int32(2 * SAMPLES_SIZE), int32(THREADS)):
+        x[k] = INPUT_T(0)
+    for k in range(thread, int32(TWO_SAMPLES), int32(THREADS)):
+        sample[k] = data.order[k] if k < samples else int32(0)
+    cuda.syncthreads()
+    fetch(x, int32(0), sample, data, min(int32(BATCH), samples))
+    wait_copies()
+    cuda.syncthreads()
+
+    for step in range((samples + int32(BATCH - 1)) // int32(BATCH)):
+        step = int32(step)
+        half, rows = step % int32(2), min(int32(BATCH), samples - step * int32(BATCH))
+        after_next = (step + int32(2)) * int32(BATCH) + thread
+        coming = data.order[after_next] if thread < int32(BATCH) and after_next < samples else int32(0)
+        correction1, correction2 = T(1), T(1)
+        if RULE == "adam":
+            correction1, correction2 = data.corrections[2 * step], data.corrections[2 * step + 1]
+        h = Hyperparameters(
+            numbers.learning_rate,
+            numbers.momentum,
+            numbers.beta1,
+            numbers.beta2,
+            numbers.epsilon,
+            correction1,
+            correction2,
+        )
+        feedforward(x, half, rows, w, sums, numbers)
+        cuda.syncthreads()
+        activate(sums, small, a, slope, rows)
+        cuda.syncthreads()
+        send_logits(a, small, words, rows, step)
+        fetch(x, int32(1) - half, sample, data, max(min(int32(BATCH), samples - (step + 1) * int32(BATCH)), int32(0)))
+        output(words, small, d, row_figures, sample, data, rows, step)
+        cuda.syncthreads()
+        report(row_figures, data, rows, step)
+        backpropagation(d, small, slope, e, rows)
+        cuda.syncthreads()
+        update_small(small, small_state, (a, d, e), rows, numbers, h)
+        update_first(x, half, rows, e, (w, state), numbers, h)
+        if thread < int32(BATCH):
+            sample[half * int32(BATCH) + thread] = coming
+        wait_copies()
+        cuda.syncthreads()
+
+    first_layer(data, w, state, True)
+    small_parameters(data, small, small_state, True)

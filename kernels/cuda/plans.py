@@ -1,0 +1,139 @@
+"""Which kernel trains a network, and with which constants: how the work is shared out among blocks and threads.
+
+What is chosen here decides speed, never results beyond rounding. Pure Python: nothing of CUDA is imported.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE, Network
+
+__all__ = ["Given", "Gpu", "common_constants", "persistent"]
+
+#: Bytes of shared memory that all arrays of a kernel but the samples' may have: what needs no asking.
+STATIC_SHARED = 46 * 1024
+
+#: Registers that a thread needs besides its weights and their state, and has in all.
+OTHER_REGISTERS, REGISTERS = 100, 250
+
+#: The largest batch that is trained by the persistent kernel; above, tiles use the GPU better.
+PERSISTENT_BATCH = 64
+
+
+class Gpu(NamedTuple):
+    """What plans depend on of a device."""
+
+    multiprocessors: int = 132
+    shared_memory: int = 232_448  #: bytes that a block may have
+
+
+class Given(NamedTuple):
+    """What kernels depend on besides the network and the device."""
+
+    rule: str  #: "" where nothing is trained
+    slots: int
+    batch: int
+    inputs: str  #: dtype of the samples
+    labels: bool
+    errors: bool = False
+
+
+def common_constants(network: Network, given: Given) -> dict[str, Any]:
+    """The constants that both kernels have."""
+    return {
+        "DTYPE": network.dtype,
+        "INPUT_DTYPE": given.inputs,
+        "OUTPUT": network.activations[-1],
+        "LOSS": network.loss,
+        "RULE": given.rule,
+        "SLOTS": given.slots,
+        "BIAS": network.bias,
+        "LABELS": given.labels,
+        "ERRORS": given.errors,
+        "SCALED": (network.input_scale, network.input_shift) != (1.0, 0.0),
+        "PENALTY": network.l2 > 0,
+        "SIZE": network.size,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- persistent
+def shapes(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, dict[str, int]]]:
+    """Ways to share out the units, each with the cycles that a step is expected to take."""
+    inputs, hidden, outputs = network.sizes
+    itemsize = np.dtype(network.dtype).itemsize
+    vector = 16 // itemsize
+    vectors_of_row = -(-inputs // vector)
+    for span in (32, 64, 96, 128, 160, 192, 224, 256):
+        vectors = -(-vectors_of_row // span)
+        for units in (1, 2, 4, 8):
+            numbers = units * vector * (vectors * (1 + given.slots) + 1)
+            if vectors > 4 or numbers * itemsize // 4 + OTHER_REGISTERS > REGISTERS:
+                continue
+            for groups in range(1, min(512 // span, -(-hidden // units)) + 1):
+                blocks = -(-hidden // (groups * units))
+                threads = groups * span
+                if blocks <= gpu.multiprocessors and threads >= min(given.batch, 512):
+                    constants = {"UNITS": units, "GROUPS": groups, "SPAN": span, "BLOCKS": blocks}
+                    if fits(network, given, gpu, constants):
+                        yield cycles(given.batch, outputs, vectors, constants), constants
+
+
+def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
+    """What a step takes, roughly: arithmetic or loads of the first layer twice, sums, and the exchange."""
+    threads = c["GROUPS"] * c["SPAN"]
+    warps = threads / 32
+    arithmetic = 2 * batch * vectors * c["UNITS"] * 4 * max(1.0, warps / 4)
+    loads = 2 * batch * vectors * warps * 4
+    sums = batch * (c["UNITS"] + 4) * warps
+    turns = -(-batch * 16 * -(-outputs // 16) // threads)
+    return max(arithmetic, loads) + sums + turns * (300 + 14 * c["BLOCKS"]) + 8 * c["UNITS"] * c["GROUPS"]
+
+
+def sample_row(inputs: int, inputs_dtype: str, dtype: str) -> int:
+    """Numbers of a sample's row in the persistent kernel's shared memory; ``ROW`` there."""
+    vector, per_copy = 16 // np.dtype(dtype).itemsize, 16 // np.dtype(inputs_dtype).itemsize
+    return -(-(-(-inputs // vector) + 1) * vector // per_copy) * per_copy
+
+
+def samples_bytes(network: Network, given: Given) -> int:
+    """Bytes of shared memory for two batches of samples."""
+    row = sample_row(network.sizes[0], given.inputs, network.dtype)
+    return 2 * given.batch * row * np.dtype(given.inputs).itemsize
+
+
+def fits(network: Network, given: Given, gpu: Gpu, c: dict[str, int]) -> bool:
+    """Whether a block's arrays fit into shared memory."""
+    outputs, itemsize = network.sizes[-1], np.dtype(network.dtype).itemsize
+    units, batch = c["GROUPS"] * c["UNITS"], given.batch
+    small = units * (outputs + 1) + outputs
+    numbers = (c["SPAN"] // 32 + 3) * batch * units + batch * (outputs + 2) + (1 + max(given.slots, 1)) * small
+    static = numbers * itemsize + 8 * batch
+    return static <= STATIC_SHARED and static + samples_bytes(network, given) <= gpu.shared_memory
+
+
+@lru_cache(maxsize=256)
+def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | None:
+    """The constants of `fastmlp.kernels.cuda.persistent`; None where it is not for this network and batch."""
+    if network.layers != 2 or given.batch > PERSISTENT_BATCH or network.sizes[-1] > 256:
+        return None
+    found = sorted(shapes(network, given, gpu), key=lambda pair: pair[0])
+    if not found:
+        return None
+    first, second = network.table.tolist()
+    assert (first[N_IN], first[N_OUT]) == network.sizes[:2]
+    return {
+        **common_constants(network, given),
+        "INPUTS": network.sizes[0],
+        "HIDDEN": network.sizes[1],
+        "OUTPUTS": network.sizes[2],
+        "BATCH": given.batch,
+        "ACTIVATION": network.activations[0],
+        "FIRST": first[OFFSET],
+        "FIRST_STRIDE": first[STRIDE],
+        "SECOND": second[OFFSET],
+        "SECOND_STRIDE": second[STRIDE],
+        **found[0][1],
+    }
