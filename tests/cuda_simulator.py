@@ -1,9 +1,9 @@
 """A CUDA simulator in which all blocks of a launch run at once, on top of the one in numba-cuda.
 
-The stock simulator runs one block after another: a barrier across the grid is silently wrong there, and shuffles,
-votes and clusters are missing. Here every CUDA thread is a greenlet. One runs at a time, and which one is drawn from
-a seeded generator, so a failure comes back with its seed. A thread gives way at barriers and, now and then, at an
-access to memory.
+The stock simulator runs one block after another: a barrier across the grid is silently wrong there, and warp shuffles
+are missing. Here every CUDA thread is a greenlet. One runs at a time, and which one is drawn from a seeded generator,
+so a failure comes back with its seed. A thread gives way at barriers, in loops that wait for others and, now and then,
+at an access to memory; one block at a time, another every few thousand turns, is slower than the rest.
 
 What a GPU leaves undefined is made visible:
 
@@ -12,11 +12,11 @@ What a GPU leaves undefined is made visible:
 - two accesses to one place, one of them a write, with no barrier or release and acquire between, are an error
   (``Race``), whatever the order in which they happened to run: each thread carries a vector clock;
 - a barrier that some threads never reach, or reach on different lines, is an error (``Deadlock``, ``Divergence``);
-- an asynchronous copy lands at its issue or only at the wait for it, and reading before the wait is a race.
+- an asynchronous copy lands at the wait for it, and touching its target before that is a race.
 
 Use: ``install()`` first of all, with NUMBA_ENABLE_CUDASIM=1; then ``settings`` says how kernels run. Inside a kernel
-``cuda`` has what numba's documentation lists, and ``cuda.concurrent`` (a `Concurrent`), from which the plain-Python
-meanings of inline PTX are made.
+``cuda`` has what numba's documentation lists, votes and cache hints apart, and ``cuda.concurrent`` (a `Concurrent`),
+from which the plain-Python meanings of inline PTX are made.
 """
 
 import contextvars
@@ -24,6 +24,7 @@ import random
 import sys
 import threading
 import weakref
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from operator import index as whole
 from types import SimpleNamespace
@@ -41,8 +42,7 @@ from numba.cuda.simulator.cudadrv import devices as _devices
 
 POISON = 0xA5  #: each byte of fresh integer memory
 WARP = 32
-IN_FLIGHT = -2  #: in place of a writer: an asynchronous copy that was not waited for
-NOBODY = -1
+NOBODY, IN_FLIGHT = -1, -2  #: in place of a writer; the second is an asynchronous copy that was not waited for
 
 
 class Race(AssertionError):
@@ -65,8 +65,7 @@ class Settings:
     preempt: float = 0.02  #: probability of giving way at an access to memory
     races: bool = True  #: whether vector clocks watch every access
     compute_capability: tuple[int, int] = (9, 0)
-    multiprocessors: int = 16
-    blocks_per_multiprocessor: int = 1  #: resident at once, whatever the kernel needs
+    multiprocessors: int = 16  #: each has room for one block
     shared_memory: int = 232_448  #: bytes a block may opt in to
     total_memory: int = 2**34  #: bytes
 
@@ -81,7 +80,8 @@ def seed(value: int) -> None:
     _rng.seed(value)
 
 
-def aligned(shape, dtype, fill=None) -> np.ndarray:
+# ------------------------------------------------------------------------------------------------------------ memory
+def aligned(shape, dtype) -> np.ndarray:
     """Memory on a 256-byte boundary, as the driver gives it, poisoned."""
     dtype = np.dtype(dtype)
     shape = tuple(shape) if np.iterable(shape) else (int(shape),)
@@ -94,49 +94,56 @@ def aligned(shape, dtype, fill=None) -> np.ndarray:
     return array
 
 
-class Memory:
-    """An array as a kernel sees it: every access is checked, and may let other threads run first."""
+def _dtype(dtype) -> np.dtype:
+    """Of what kernels name one with: Numba's types, or the NumPy scalars that `_swap` puts in their place."""
+    return np.dtype(numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else dtype)
 
-    __slots__ = ("_address", "_array", "_size", "_stride", "dtype", "shape", "size")
+
+class Local:
+    """A thread's own array as a kernel sees it: every index is checked."""
+
+    __slots__ = ("_address", "_array", "_size", "_stride", "dtype", "ndim", "shape", "size")
 
     def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-        self.dtype, self.shape, self.size = array.dtype, array.shape, array.size
-        self._size = len(array)
+        self._array, self._address, self._size = array, array.ctypes.data, len(array)
+        self.dtype, self.shape, self.size, self.ndim = array.dtype, array.shape, array.size, array.ndim
         self._stride = array.strides[0] if array.ndim == 1 else None
-        self._address = array.ctypes.data
 
     def __len__(self) -> int:
         return self._size
 
-    @property
-    def ndim(self) -> int:
-        return self._array.ndim
-
     def _place(self, index) -> int:
         """The address of an element; an error when it is none of this array's."""
-        if self._stride is not None:
-            i = whole(index)
-            if not 0 <= i < self._size:
-                raise IndexError(f"index {i} outside an array of {self._size}")
+        if self._stride is not None and 0 <= (i := whole(index)) < self._size:
             return self._address + i * self._stride
-        if type(index) is not tuple or len(index) != self._array.ndim:
-            raise IndexError(f"index {index} into {list(self.shape)}")
-        address = self._address
-        for i, n, stride in zip(index, self.shape, self._array.strides, strict=True):
-            if not 0 <= i < n:
-                raise IndexError(f"index {tuple(map(int, index))} outside {list(self.shape)}")
-            address += int(i) * stride
-        return address
+        several = index if type(index) is tuple else (index,)
+        if len(several) != self.ndim or not all(0 <= i < n for i, n in zip(several, self.shape, strict=True)):
+            raise IndexError(f"index {', '.join(map(str, several))} outside an array of {list(self.shape)}")
+        return self._address + sum(int(i) * by for i, by in zip(several, self._array.strides, strict=True))
+
+    def __getitem__(self, index):
+        if index.__class__ is slice:
+            return type(self)(self._array[index])
+        self._place(index)
+        return self._array[index]
+
+    def __setitem__(self, index, value) -> None:
+        self._place(index)
+        self._array[index] = value
+
+    def view(self, dtype):
+        return type(self)(self._array.view(_dtype(dtype)))
+
+
+class Memory(Local):
+    """An array that threads share: an access may let others run first, and must be ordered with theirs."""
+
+    __slots__ = ()
 
     def __getitem__(self, index):
         if index.__class__ is slice:
             return Memory(self._array[index])
-        stride = self._stride
-        if stride is not None and 0 <= (i := whole(index)) < self._size:
-            address = self._address + i * stride
-        else:
-            address = self._place(index)
+        address = self._place(index)
         me = getcurrent()
         me.left -= 1
         entry = me.launch.shadow.get(address)
@@ -153,46 +160,32 @@ class Memory:
         getcurrent().touch(self._place(index), True)
         self._array[index] = value
 
-    def view(self, dtype) -> "Memory":
-        return Memory(self._array.view(_dtype(dtype)))
 
-
-def _dtype(dtype) -> np.dtype:
-    """Of whatever kernels name one with: Numba's types, or what `_swap` puts in their place."""
-    if isinstance(dtype, types.Type):
-        return np.dtype(numpy_support.as_dtype(dtype))
-    return np.dtype(dtype) if isinstance(dtype, type) else np.dtype(getattr(dtype, "dtype", dtype))
-
-
+# ------------------------------------------------------------------------------------------------- threads, barriers
 class Thread(greenlet):
     """One CUDA thread."""
 
-    def __init__(self, launch: "Launch", block: "Block", number: int, index: tuple, index_in_block: tuple) -> None:
+    def __init__(self, launch: "Launch", block: "Block", number: int, index: tuple[int, int, int], place: int) -> None:
         super().__init__(self._run)
         self.launch, self.block, self.number = launch, block, number
-        self.blockIdx, self.threadIdx = _kernelapi.Dim3(*block.index), _kernelapi.Dim3(*index_in_block)
-        self.thread_id = index[0]
-        self.lane, self.warp = self.thread_id % WARP, block.warps[self.thread_id // WARP]
+        self.blockIdx, self.threadIdx = _kernelapi.Dim3(*block.index), _kernelapi.Dim3(*index)
+        self.lane, self.warp = place % WARP, block.warps[place // WARP]
         self.left = launch.patience()
         self.known = launch.start  # of each thread, up to which of its own times everything is ordered before now
         self.time = 1
         self.waits = "to start"
-        self.committed: list[list] = []
-        self.copies: list = []
+        self.copies: list[tuple] = []  # asynchronous ones of the group that is open
+        self.committed: list[list[tuple]] = []
 
     def _run(self) -> None:
-        launch = self.launch
-        launch.function(*launch.arguments)
+        self.launch.function(*self.launch.arguments)
         if self.copies or any(self.committed):
             raise AssertionError("the thread ends with asynchronous copies that it never waited for")
 
     def touch(self, address: int, write: bool, atomic: bool = False) -> None:
         """Before an access to memory: perhaps let others run, then see that it is ordered."""
         launch = self.launch
-        self.left -= 1
-        if self.left <= 0:
-            self.left = launch.patience()
-            self.give_way()
+        self.grow_impatient()
         if write:
             launch.spins = 0
         if not launch.races:
@@ -204,8 +197,7 @@ class Thread(greenlet):
         me = self.number
         if writer == IN_FLIGHT:
             raise Race("access to the target of an asynchronous copy that nobody has waited for yet")
-        both_atomic = atomic and was_atomic
-        if writer >= 0 and writer != me and self.known[writer] < when and not both_atomic:
+        if writer >= 0 and writer != me and self.known[writer] < when and not (atomic and was_atomic):
             raise Race(f"{'write' if write else 'read'} after a write of {launch.threads[writer].name()}, unordered")
         if not write:
             readers[-1 - me if atomic else me] = self.time
@@ -216,28 +208,58 @@ class Thread(greenlet):
                 raise Race(f"write after a read of {launch.threads[reader].name()}, unordered")
         launch.shadow[address] = [me, self.time, {}, atomic]
 
+    def grow_impatient(self) -> None:
+        """One access nearer to the next voluntary pause, which is taken when it is due."""
+        self.left -= 1
+        if self.left <= 0:
+            self.left = self.launch.patience()
+            self.give_way()
+
     def give_way(self) -> None:
         """Back among those who can run."""
+        self.launch.ready.append(self)
+        self.launch.hub.switch()
+
+    def spin(self, where: tuple) -> None:
+        """Let others run, in a loop that waits for them."""
+        self.launch.resident("waiting for another block")
+        self.launch.spins += 1
+        self.waits = f"spinning at {where}"
+        self.give_way()
+        self.waits = ""
+
+    def release(self, address: int) -> None:
+        """What this thread knows is known to whoever acquires this place."""
         launch = self.launch
-        launch.ready.append(self)
-        launch.hub.switch()
+        self.grow_impatient()
+        launch.spins = 0
+        known = list(map(max, self.known, launch.released.get(address, launch.start)))
+        known[self.number] = self.time
+        launch.released[address] = known
+        self.time += 1
+
+    def acquire(self, address: int) -> None:
+        """Know what those knew who released this place."""
+        if address in self.launch.released:
+            self.known = list(map(max, self.known, self.launch.released[address]))
 
     def name(self) -> str:
         return f"thread {self.threadIdx} of block {self.blockIdx}"
 
 
 class Meeting:
-    """A barrier of some threads, at which values can be laid out for all."""
+    """A barrier of some threads, to which each may bring a value."""
 
-    def __init__(self, members: int, what: str, strict: bool = True) -> None:
-        self.members, self.what, self.strict = members, what, strict
+    def __init__(self, members: int, what: str) -> None:
+        self.members, self.what = members, what
         self.arrived: list[Thread] = []
         self.values: dict[int, object] = {}
         self.where: tuple | None = None
 
-    def arrive(self, value=None, where=None, orders: bool = True) -> dict:
+    def arrive(self, where: tuple, value=None, orders: bool = True) -> dict:
         """Wait until all are here; what each brought, by thread number."""
         me: Thread = getcurrent()
+        launch = me.launch
         if not self.arrived:
             self.values, self.where = {}, where
         elif where != self.where:
@@ -245,17 +267,14 @@ class Meeting:
         self.arrived.append(me)
         self.values[me.number] = value
         values = self.values
-        launch = me.launch
-        if len(self.arrived) < self.members:
-            me.waits = f"at {self.what} {where}"
-            launch.hub.switch()
-        else:
+        me.waits = f"at {self.what} {where}"
+        if len(self.arrived) == self.members:
             here, self.arrived = self.arrived, []
             if orders and launch.races:
                 join(here)
             launch.spins = 0
             launch.ready.extend(here)
-            launch.hub.switch()
+        launch.hub.switch()
         me.waits = ""
         return values
 
@@ -274,29 +293,27 @@ def join(threads: list[Thread]) -> None:
 class Block:
     """A block's shared memory and barriers."""
 
-    def __init__(self, index: tuple, number: int, threads: int, dynamic: int) -> None:
-        self.index, self.number = index, number
+    def __init__(self, index: tuple, threads: int, dynamic: int) -> None:
+        self.index = index
         self.barrier = Meeting(threads, "the block's barrier")
         counts = [min(WARP, threads - first) for first in range(0, threads, WARP)]
-        self.warps = [SimpleNamespace(count=n, meetings={}, threads=[]) for n in counts]
-        self.dynamic = aligned(dynamic, np.uint8) if dynamic else None
-        if self.dynamic is not None:
-            self.dynamic[:] = 0xFF  # NaN as a float of either width
+        self.warps = [SimpleNamespace(count=n, meetings={}) for n in counts]
+        self.dynamic = aligned(dynamic, np.uint8)
+        self.dynamic[:] = 0xFF  # NaN as a float of either width
         self.arrays: dict[tuple, np.ndarray] = {}
-        self.static_bytes = 0
 
     def shared(self, shape, dtype, place: tuple) -> Memory:
+        """The array that the block has at that place in the source; the dynamic memory for a shape of 0."""
         dtype = _dtype(dtype)
         if shape in (0, (0,)):
-            if self.dynamic is None:
+            if not self.dynamic.size:
                 raise ValueError("dynamic shared memory, but the launch asks for none")
             return Memory(self.dynamic[: len(self.dynamic) // dtype.itemsize * dtype.itemsize].view(dtype))
         if place not in self.arrays:
-            array = self.arrays[place] = aligned(shape, dtype)
-            self.static_bytes += array.nbytes
-            limit = min(settings.shared_memory, 49_152)
-            if self.static_bytes > limit:
-                raise MemoryError(f"{self.static_bytes} bytes of static shared memory; the limit is {limit}")
+            self.arrays[place] = aligned(shape, dtype)
+            static, limit = sum(array.nbytes for array in self.arrays.values()), min(settings.shared_memory, 49_152)
+            if static > limit:
+                raise MemoryError(f"{static} bytes of static shared memory; the limit is {limit}")
         return Memory(self.arrays[place])
 
 
@@ -304,32 +321,26 @@ class Launch:
     """A grid that runs."""
 
     def __init__(self, function, grid: tuple, block: tuple, dynamic: int, arguments: list) -> None:
-        self.function, self.grid, self.block_dim, self.arguments = function, grid, block, arguments
+        self.function, self.arguments, self.races = function, arguments, settings.races
         self.rng = random.Random(_rng.random())
-        self.races = settings.races
         n, blocks = int(np.prod(block)), int(np.prod(grid))
         if not 0 < n <= 1024 or blocks < 1:
             raise ValueError(f"blocks of {n} threads, {blocks} blocks; expected 1 to 1024 threads, 1 block or more")
         if dynamic > settings.shared_memory:
             raise MemoryError(f"{dynamic} bytes of dynamic shared memory; the limit is {settings.shared_memory}")
         self.start = [0] * (n * blocks)
-        self.shadow: dict[int, list] = {}
+        self.shadow: dict[int, list] = {}  # of each address: last writer, when, its readers since, whether atomic
         self.released: dict[int, list[int]] = {}
         self.spins = 0
         self.hub = getcurrent()
-        self.cluster = 0
-        self.clusters: dict[int, Meeting] = {}
-        self.grid_barrier = Meeting(n * blocks, "the grid's barrier")
-        self.blocks: list[Block] = []
+        self.barrier = Meeting(n * blocks, "the grid's barrier")
+        self.blocks = [Block((x, y, z), n, dynamic) for z, y, x in np.ndindex(*grid[::-1])]
         self.threads: list[Thread] = []
-        for z, y, x in np.ndindex(*grid[::-1]):
-            one = Block((x, y, z), len(self.blocks), n, dynamic)
-            self.blocks.append(one)
-            for number, (c, b, a) in enumerate(np.ndindex(*block[::-1])):
-                thread = Thread(self, one, len(self.threads), (number,), (a, b, c))
-                one.warps[number // WARP].threads.append(thread)
-                self.threads.append(thread)
+        for one in self.blocks:
+            for place, (c, b, a) in enumerate(np.ndindex(*block[::-1])):
+                self.threads.append(Thread(self, one, len(self.threads), (a, b, c), place))
         self.ready = list(self.threads)
+        self.slow = self.rng.choice(self.blocks)
 
     def patience(self) -> int:
         """Accesses until the next voluntary pause."""
@@ -337,9 +348,8 @@ class Launch:
 
     def resident(self, what: str) -> None:
         """Blocks that wait for one another must all be there at once."""
-        most = settings.multiprocessors * settings.blocks_per_multiprocessor
-        if len(self.blocks) > most:
-            raise Deadlock(f"{what} with {len(self.blocks)} blocks; {most} are resident at once")
+        if len(self.blocks) > settings.multiprocessors:
+            raise Deadlock(f"{what} with {len(self.blocks)} blocks; {settings.multiprocessors} are resident at once")
 
     def run(self) -> None:
         alive = len(self.threads)
@@ -349,79 +359,77 @@ class Launch:
                     raise Deadlock("nobody can go on: " + self._waiting())
                 if self.spins > 200 * len(self.threads) + 10_000:
                     raise Deadlock("everybody spins, or waits: " + self._waiting())
-                at = self.rng.randrange(len(self.ready))
-                self.ready[at], self.ready[-1] = self.ready[-1], self.ready[at]
-                thread = self.ready.pop()
+                thread = self._next()
                 try:
                     thread.switch()
                 except Exception as error:
-                    message = f"{thread.name()} (seed {settings.seed}): {error}"
-                    raise _same_kind(error, message) from error
+                    error.add_note(f"in {thread.name()}, seed {settings.seed}")
+                    raise
                 if thread.dead:
                     alive -= 1
                     self.spins = 0
         finally:
             for thread in self.threads:
-                if not thread.dead and thread:
+                if thread and not thread.dead:
                     thread.throw(GreenletExit)
 
+    def _next(self) -> Thread:
+        """Anyone who can run, rather not of the slow block."""
+        ready, rng = self.ready, self.rng
+        if rng.random() < 0.0005:
+            self.slow = rng.choice(self.blocks)
+        tries = 1 if self.spins > 5 * len(self.threads) else 9
+        for _ in range(tries):
+            at = rng.randrange(len(ready))
+            if ready[at].block is not self.slow:
+                break
+        ready[at], ready[-1] = ready[-1], ready[at]
+        return ready.pop()
+
     def _waiting(self) -> str:
-        places: dict[str, int] = {}
-        for thread in self.threads:
-            if not thread.dead:
-                places[thread.waits or "running"] = places.get(thread.waits or "running", 0) + 1
         ended = sum(thread.dead for thread in self.threads)
+        places = Counter(thread.waits or "running" for thread in self.threads if not thread.dead)
         return f"{ended} threads have ended; " + "; ".join(f"{n} {where}" for where, n in places.items())
 
 
-def _same_kind(error: Exception, message: str) -> Exception:
-    try:
-        return type(error)(message)
-    except Exception:
-        return RuntimeError(message)
-
-
+# ----------------------------------------------------------------------------------------------- inside of a kernel
 def _where(depth: int = 2) -> tuple:
+    """The place in the source from which the caller, or its caller, was called."""
     frame = sys._getframe(depth)
     return frame.f_code.co_filename.rpartition("/")[2], frame.f_lineno, frame.f_lasti
+
+
+def _lanes(value, mask, what: str, where: tuple, orders: bool) -> dict:
+    """What each lane of the mask brings, by thread number."""
+    me = getcurrent()
+    mask = int(mask) & 0xFFFFFFFF
+    if not mask >> me.lane & 1:
+        raise Divergence(f"{what} by lane {me.lane}, which the mask {mask:#010x} leaves out")
+    present = mask & ((1 << me.warp.count) - 1)
+    meeting = me.warp.meetings.setdefault(mask, Meeting(present.bit_count(), f"{what}, mask {mask:#010x},"))
+    return meeting.arrive(where, value, orders)
 
 
 class Concurrent:
     """What the plain-Python meanings of inline PTX are made of; ``cuda.concurrent`` inside a kernel."""
 
-    def pause(self) -> None:
-        """Let others run, in a loop that waits for them."""
-        me = getcurrent()
-        me.launch.spins += 1
-        me.waits = f"spinning at {_where()}"
-        me.give_way()
-        me.waits = ""
-
     def release_add(self, array: Memory, index, value) -> None:
         """red.release.gpu.add: all that this thread knows is before what an acquire of the sum sees."""
-        self._release(array, index)
+        getcurrent().release(array._place(index))
         array._array[index] += array.dtype.type(value)
 
-    def store_release(self, array: Memory, index, value) -> None:
-        """st.release.gpu."""
-        self._release(array, index)
-        array._array[index] = value
-
     def load_acquire(self, array: Memory, index):
-        """ld.acquire.gpu, in a spin loop or out of one."""
-        me = getcurrent()
-        me.launch.resident("waiting for a release")
-        address = array._place(index)
-        self.pause()
-        self._acquire(address)
+        """ld.acquire.gpu, in a loop that waits."""
+        me, address = getcurrent(), array._place(index)
+        me.spin(_where())
+        me.acquire(address)
         return array._array[index]
 
     def load_relaxed(self, array: Memory, index):
-        """ld.relaxed.gpu or ld.volatile, in a spin loop: orders nothing, and is no race with `store_relaxed`."""
-        me = getcurrent()
-        me.launch.resident("waiting for a word")
-        self.pause()
-        me.touch(array._place(index), False, atomic=True)
+        """ld.relaxed.gpu, in a loop that waits: orders nothing, and is no race with `store_relaxed`."""
+        me, address = getcurrent(), array._place(index)
+        me.spin(_where())
+        me.touch(address, False, atomic=True)
         return array._array[index]
 
     def store_relaxed(self, array: Memory, index, value) -> None:
@@ -429,134 +437,26 @@ class Concurrent:
         getcurrent().touch(array._place(index), True, atomic=True)
         array._array[index] = value
 
-    def _release(self, array: Memory, index) -> None:
-        me = getcurrent()
-        address = array._place(index)
-        launch = me.launch
-        me.left -= 1
-        if me.left <= 0:
-            me.left = launch.patience()
-            me.give_way()
-        launch.spins = 0
-        if launch.races:
-            known = me.known.copy()
-            known[me.number] = me.time
-            before = launch.released.get(address)
-            launch.released[address] = known if before is None else list(map(max, before, known))
-            me.time += 1
-
-    def _acquire(self, address: int) -> None:
-        me = getcurrent()
-        known = me.launch.released.get(address)
-        if known is not None:
-            me.known = list(map(max, me.known, known))
-
-    def grid_sync(self) -> None:
-        """A barrier of all threads of the grid."""
-        launch = getcurrent().launch
-        launch.resident("a grid barrier")
-        launch.grid_barrier.arrive(where=_where())
-
-    def cluster_dims(self, n: int) -> None:
-        """Blocks come in clusters of n; every thread says so, first of all."""
-        launch = getcurrent().launch
-        if launch.cluster not in (0, n):
-            raise ValueError(f"clusters of {launch.cluster} blocks and of {n}")
-        if len(launch.blocks) % n:
-            raise ValueError(f"{len(launch.blocks)} blocks are no whole number of clusters of {n}")
-        launch.cluster = int(n)
-
-    def cluster_size(self) -> np.uint32:
-        return np.uint32(getcurrent().launch.cluster or 1)
-
-    def cluster_rank(self) -> np.uint32:
-        """Of this block in its cluster."""
-        me = getcurrent()
-        return np.uint32(me.block.number % (me.launch.cluster or 1))
-
-    def cluster_sync(self) -> None:
-        """barrier.cluster.arrive.release and wait.acquire."""
-        me = getcurrent()
-        launch = me.launch
-        size = launch.cluster or 1
-        number = me.block.number // size
-        if number not in launch.clusters:
-            launch.clusters[number] = Meeting(me.block.barrier.members * size, "the cluster's barrier")
-        launch.clusters[number].arrive(where=_where())
-
-    def peer(self, shared: Memory, rank) -> Memory:
-        """The same shared array, or part of it, in another block of the cluster."""
-        me = getcurrent()
-        size = me.launch.cluster or 1
-        if not 0 <= int(rank) < size:
-            raise IndexError(f"rank {rank} in a cluster of {size}")
-        other = me.launch.blocks[me.block.number // size * size + int(rank)]
-        for place, array in [*me.block.arrays.items(), (None, me.block.dynamic)]:
-            if array is None or not 0 <= shared._address - array.ctypes.data < max(array.nbytes, 1):
-                continue
-            if place is None:
-                base = other.dynamic
-            elif place in other.arrays:
-                base = other.arrays[place]
-            else:
-                raise RuntimeError("the peer has not made this shared array yet: a cluster barrier is missing")
-            start = shared._address - array.ctypes.data
-            raw = base.reshape(-1).view(np.uint8)[start : start + shared._array.nbytes]
-            return Memory(raw.view(shared.dtype).reshape(shared.shape))
-        raise ValueError("not a shared array of this block")
-
-    def warp(self, value=None, mask=0xFFFFFFFF, orders: bool = False) -> list:
-        """Lay out a value for the lanes of the mask: a list of 32, None where a lane is missing.
-
-        ``orders``: whether memory accesses before it are before those after it (of all the warp's operations only
-        syncwarp does that).
-        """
-        return self._exchange(value, mask, "a warp operation", _where(), orders)
-
-    def _exchange(self, value, mask, what: str, where, orders: bool) -> list:
-        me = getcurrent()
-        mask = int(mask) & 0xFFFFFFFF
-        if not mask >> me.lane & 1:
-            raise Divergence(f"{what} by lane {me.lane}, which the mask {mask:#010x} leaves out")
-        warp = me.warp
-        present = mask & ((1 << warp.count) - 1)
-        meeting = warp.meetings.setdefault(mask, Meeting(bin(present).count("1"), f"{what}, mask {mask:#010x},"))
-        values = meeting.arrive(value, where, orders)
-        lanes: list = [None] * WARP
-        first = warp.threads[0].number
-        for number, given in values.items():
-            lanes[number - first] = given
-        return lanes
-
     def check_aligned(self, array: Memory, index, nbytes: int) -> None:
         """An error where a vector access of so many bytes would fault."""
         if array._place(index) % nbytes:
             raise ValueError(f"access of {nbytes} bytes at index {int(index)} of {array.dtype}, not aligned")
 
-    def async_copy(self, target: Memory, i, source: Memory, j, count: int, valid: int | None = None) -> None:
-        """cp.async of ``count`` elements; those from ``valid`` on become zero and are not read."""
-        me = getcurrent()
-        valid = count if valid is None else int(valid)
+    def async_copy(self, target: Memory, i, source: Memory, j, count: int) -> None:
+        """cp.async of ``count`` elements."""
+        me, i, j = getcurrent(), int(i), int(j)
         nbytes = count * target.dtype.itemsize
         if nbytes not in (4, 8, 16):
             raise ValueError(f"cp.async of {nbytes} bytes; expected 4, 8 or 16")
         self.check_aligned(target, i, nbytes)
-        if valid:
-            self.check_aligned(source, j, nbytes)
-        at, origin = int(i), int(j)
-        copy = (target, at, source, origin, count, valid)
+        self.check_aligned(source, j, nbytes)
         for k in range(count):
-            me.touch(target._place(at + k), True)
-            target._array[at + k] = np.nan if target.dtype.kind == "f" else target.dtype.type(POISON)
-        if me.launch.rng.random() < 0.5:
-            for k in range(count):
-                target._array[at + k] = source._array[origin + k] if k < valid else 0
-        for k in range(valid):
-            me.touch(source._place(origin + k), False)
+            me.touch(source._place(j + k), False)
+            target[i + k] = np.nan if target.dtype.kind == "f" else POISON
         if me.launch.races:
             for k in range(count):
-                me.launch.shadow[target._place(at + k)][0] = IN_FLIGHT
-        me.copies.append(copy)
+                me.launch.shadow[target._place(i + k)][0] = IN_FLIGHT
+        me.copies += [(target, i + k, source, j + k) for k in range(count)]
 
     def async_commit(self) -> None:
         """cp.async.commit_group."""
@@ -568,62 +468,35 @@ class Concurrent:
         """cp.async.wait_group: all but the newest ``groups`` groups of this thread's copies have landed."""
         me = getcurrent()
         while len(me.committed) > groups:
-            for target, at, source, origin, count, valid in me.committed.pop(0):
-                for k in range(count):
-                    if me.launch.races:
-                        me.launch.shadow[target._place(at + k)] = [me.number, me.time, {}, False]
-                    if k < valid:
-                        me.touch(source._place(origin + k), False)
-                        target._array[at + k] = source._array[origin + k]
-                    else:
-                        target._array[at + k] = 0
-
-    def exit_copies(self) -> None:
-        """Forget copies that were issued and not waited for."""
-        me = getcurrent()
-        me.copies, me.committed = [], []
-
-
-class _Shared:
-    def array(self, shape, dtype, alignment=None) -> Memory:
-        return getcurrent().block.shared(shape, dtype, _where())
-
-
-class _Local:
-    def array(self, shape, dtype, alignment=None) -> Memory:
-        return Memory(aligned(shape, _dtype(dtype)))
+            for target, i, source, j in me.committed.pop(0):
+                me.launch.shadow[target._place(i)] = [me.number, me.time, {}, False]
+                target._array[i] = source[j]
 
 
 class _Grid:
+    """``cuda.cg``, and the group that ``this_grid`` gives."""
+
+    def this_grid(self) -> "_Grid":
+        return self
+
     def sync(self) -> None:
         launch = getcurrent().launch
         launch.resident("a grid barrier")
-        launch.grid_barrier.arrive(where=_where())
-
-
-class _Groups:
-    def this_grid(self) -> _Grid:
-        return _Grid()
+        launch.barrier.arrive(_where())
 
 
 class _Atomic:
     """The stock operations. Each is indivisible here as only one thread runs; each orders like acquire and release."""
 
-    def __init__(self) -> None:
-        self._plain = _kernelapi.FakeCUDAAtomic()
-
     def __getattr__(self, name: str):
-        plain = getattr(self._plain, name)
+        plain = getattr(_kernelapi.FakeCUDAAtomic(), name)
 
-        def operation(array: Memory, *arguments):
-            index = 0 if name == "compare_and_swap" else arguments[0]
-            concurrent = cuda.concurrent
-            me = getcurrent()
-            address = array._place(index)
+        def operation(array: Memory, index, *values):
+            me, address = getcurrent(), array._place(index)
             me.touch(address, True, atomic=True)
-            concurrent._acquire(address)
-            concurrent._release(array, index)
-            return plain(array._array, *arguments)
+            me.acquire(address)
+            me.release(address)
+            return plain(array._array, index, *values)
 
         return operation
 
@@ -631,133 +504,58 @@ class _Atomic:
 class Module(_kernelapi.FakeCUDAModule):
     """``cuda`` inside a kernel."""
 
-    def __init__(self, launch: Launch) -> None:
-        super().__init__(launch.grid, launch.block_dim, 0)
-        self._shared, self._local, self._cg, self._atomic = _Shared(), _Local(), _Groups(), _Atomic()
-        self.concurrent = cuda.concurrent
+    threadIdx = property(lambda self: getcurrent().threadIdx)
+    blockIdx = property(lambda self: getcurrent().blockIdx)
+    laneid = property(lambda self: getcurrent().lane)
 
-    @property
-    def threadIdx(self):
-        return getcurrent().threadIdx
-
-    @property
-    def blockIdx(self):
-        return getcurrent().blockIdx
-
-    @property
-    def laneid(self):
-        return getcurrent().lane
+    def __init__(self, grid: tuple, block: tuple) -> None:
+        super().__init__(grid, block, 0)
+        self._cg, self._atomic, self.concurrent = _Grid(), _Atomic(), cuda.concurrent
+        self._shared = SimpleNamespace(
+            array=lambda shape, dtype, alignment=16: getcurrent().block.shared(shape, dtype, _where())
+        )
+        self._local = SimpleNamespace(array=lambda shape, dtype, alignment=16: Local(aligned(shape, _dtype(dtype))))
 
     def syncthreads(self) -> None:
-        getcurrent().block.barrier.arrive(where=_where())
-
-    def syncthreads_count(self, value) -> int:
-        return sum(map(bool, getcurrent().block.barrier.arrive(value, _where()).values()))
-
-    def syncthreads_and(self, value) -> int:
-        return int(all(getcurrent().block.barrier.arrive(value, _where()).values()))
-
-    def syncthreads_or(self, value) -> int:
-        return int(any(getcurrent().block.barrier.arrive(value, _where()).values()))
+        getcurrent().block.barrier.arrive(_where())
 
     def syncwarp(self, mask=0xFFFFFFFF) -> None:
-        cuda.concurrent._exchange(None, mask, "syncwarp", _where(), True)
-
-    def _lanes(self, mask, value, what: str) -> list:
-        return cuda.concurrent._exchange(value, mask, what, _where(3), False)
+        _lanes(None, mask, "syncwarp", _where(), True)
 
     def shfl_sync(self, mask, value, source):
-        return self._pick(self._lanes(mask, value, "shfl_sync"), int(source) % WARP, value)
+        return self._pick(_lanes(value, mask, "shfl_sync", _where(), False), int(source) % WARP, value)
 
     def shfl_xor_sync(self, mask, value, lanes):
-        return self._pick(self._lanes(mask, value, "shfl_xor_sync"), getcurrent().lane ^ int(lanes), value)
+        return self._pick(_lanes(value, mask, "shfl_xor_sync", _where(), False), getcurrent().lane ^ int(lanes), value)
 
-    def shfl_down_sync(self, mask, value, delta):
-        return self._pick(self._lanes(mask, value, "shfl_down_sync"), getcurrent().lane + int(delta), value)
-
-    def shfl_up_sync(self, mask, value, delta):
-        return self._pick(self._lanes(mask, value, "shfl_up_sync"), getcurrent().lane - int(delta), value)
-
-    def _pick(self, lanes: list, source: int, own):
-        if not 0 <= source < WARP:
-            return own
-        if lanes[source] is None:  # a lane that does not exist, or takes no part: undefined on a GPU
-            return np.float64(np.nan).astype(own.dtype) if isinstance(own, np.floating) else own
-        return lanes[source]
-
-    def ballot_sync(self, mask, predicate) -> np.uint32:
-        lanes = self._lanes(mask, bool(predicate), "ballot_sync")
-        return np.uint32(sum(1 << i for i, given in enumerate(lanes) if given))
-
-    def any_sync(self, mask, predicate) -> bool:
-        return any(self._lanes(mask, bool(predicate), "any_sync"))
-
-    def all_sync(self, mask, predicate) -> bool:
-        return all(given for given in self._lanes(mask, bool(predicate), "all_sync") if given is not None)
-
-    def eq_sync(self, mask, value) -> bool:
-        lanes = [given for given in self._lanes(mask, value, "eq_sync") if given is not None]
-        return all(given == value for given in lanes)
-
-    def match_any_sync(self, mask, value) -> np.uint32:
-        lanes = self._lanes(mask, value, "match_any_sync")
-        return np.uint32(sum(1 << i for i, given in enumerate(lanes) if given is not None and given == value))
-
-    def activemask(self) -> np.uint32:
-        raise NotImplementedError("activemask: what it gives is up to the scheduler; name the lanes instead")
-
-    def nanosleep(self, nanoseconds) -> None:
-        cuda.concurrent.pause()
-
-    def fma(self, a, b, c):
-        """Rounded once, as the hardware does: exact for float32; float64 is not fused here."""
-        if isinstance(a, np.float32):
-            return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
-        return a * b + c
-
-    def ldca(self, array, index):
-        return array[index]
-
-    ldcg = ldcs = ldlu = ldcv = ldca
-
-    def stcg(self, array, index, value) -> None:
-        array[index] = value
-
-    stcs = stwb = stwt = stcg
+    def _pick(self, given: dict, source: int, own):
+        """What a lane brought. From one that takes no part it is undefined: a NaN, where there is one."""
+        me = getcurrent()
+        lost = type(own)(np.nan) if isinstance(own, np.floating) and source < WARP else own
+        return given.get(me.number - me.lane + source, lost) if source < WARP else own
 
 
+# ---------------------------------------------------------------------------------------------------- on the host
 _launching = threading.RLock()
-
-
-def _array_argument(argument, back: list):
-    if isinstance(argument, np.ndarray) and argument.ndim:
-        copy = aligned(argument.shape, argument.dtype)
-        copy[...] = argument
-        back.append((argument, copy))
-        return Memory(copy)
-    if isinstance(argument, _devicearray.FakeCUDAArray):
-        return Memory(argument._ary)
-    return argument
 
 
 class Configured:
     """A kernel with its launch configuration."""
 
     def __init__(self, kernel, grid, block, stream=0, dynamic: int = 0) -> None:
-        self.kernel = kernel
-        self.grid, self.block = _kernel.normalize_kernel_dimensions(grid, block)
-        self.stream, self.dynamic = stream, int(dynamic)
+        self.kernel, self.stream, self.dynamic = kernel, stream, int(dynamic)
+        self.grid, self.block = map(tuple, _kernel.normalize_kernel_dimensions(grid, block))
 
     def __call__(self, *arguments) -> None:
-        bounds = getattr(self.kernel, "launch_bounds", None)
+        bounds = self.kernel.launch_bounds
         most = bounds[0] if isinstance(bounds, tuple) else bounds
         if most is not None and int(np.prod(self.block)) > most:
             raise ValueError(f"blocks of {np.prod(self.block)} threads; the launch bounds say {most}")
         with _launching:
-            back: list = []
-            memory = [_array_argument(argument, back) for argument in arguments]
-            launch = Launch(self.kernel.fn, tuple(self.grid), tuple(self.block), self.dynamic, memory)
-            launch.module, launch.swapped = Module(launch), {}
+            arrays = [(a, cuda.to_device(a)) if isinstance(a, np.ndarray) and a.ndim else (None, a) for a in arguments]
+            seen = [Memory(a._ary) if isinstance(a, _devicearray.FakeCUDAArray) else a for _, a in arrays]
+            launch = Launch(self.kernel.fn, self.grid, self.block, self.dynamic, seen)
+            launch.module, launch.swapped = Module(self.grid, self.block), {}
             try:
                 _swap(launch, self.kernel.fn)
                 with np.errstate(all="ignore"):
@@ -767,8 +565,13 @@ class Configured:
             finally:
                 for names, originals in launch.swapped.values():
                     names.update(originals)
-            for host, copy in back:
-                host[...] = copy
+            for host, copy in arrays:
+                if host is not None:
+                    host[...] = copy._ary
+
+
+_SCALARS = {name: getattr(np, name) for name in ("float16", "float32", "float64")}
+_SCALARS |= {f"{kind}{bits}": getattr(np, f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 
 
 def _swap(launch: Launch, function) -> None:
@@ -778,13 +581,10 @@ def _swap(launch: Launch, function) -> None:
     """
     names = function.__globals__
     if id(names) not in launch.swapped:
-        originals, replaced = {}, {}
-        for key, value in names.items():
-            if value is cuda:
-                originals[key], replaced[key] = value, launch.module
-            elif isinstance(value, (types.Float, types.Integer)) and value.name in _SCALARS:
-                originals[key], replaced[key] = value, _SCALARS[value.name]
-        launch.swapped[id(names)] = (names, originals)
+        replaced = {key: launch.module for key, value in names.items() if value is cuda}
+        numbers = {key: value for key, value in names.items() if isinstance(value, (types.Float, types.Integer))}
+        replaced |= {key: _SCALARS[value.name] for key, value in numbers.items()}
+        launch.swapped[id(names)] = names, {key: names[key] for key in replaced}
         names.update(replaced)
 
 
@@ -807,42 +607,26 @@ def _jit(function=None, device=False, launch_bounds=None, **options):
 
 
 class _Overload:
+    """A compiled kernel, as far as the backend asks."""
+
     shared_mem_per_block = 0
 
     def max_cooperative_grid_blocks(self, block, dynamic: int = 0) -> int:
-        return settings.multiprocessors * settings.blocks_per_multiprocessor
-
-
-class _Overloads(dict):
-    def __missing__(self, signature):
-        return _Overload()
+        return settings.multiprocessors
 
 
 class _Device:
     """What the backend asks a device for."""
 
     id, name, uuid = 0, b"concurrent simulator", "GPU-00000000-0000-0000-0000-000000000000"
-
-    @property
-    def compute_capability(self):
-        return settings.compute_capability
-
-    @property
-    def MULTIPROCESSOR_COUNT(self):
-        return settings.multiprocessors
-
-    @property
-    def MAX_SHARED_MEMORY_PER_BLOCK_OPTIN(self):
-        return settings.shared_memory
-
-    @property
-    def MAX_SHARED_MEMORY_PER_MULTIPROCESSOR(self):
-        return settings.shared_memory + 1024
-
+    compute_capability = property(lambda self: settings.compute_capability)
+    MULTIPROCESSOR_COUNT = property(lambda self: settings.multiprocessors)
+    MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = property(lambda self: settings.shared_memory)
+    MAX_SHARED_MEMORY_PER_MULTIPROCESSOR = property(lambda self: settings.shared_memory + 1024)
     MAX_REGISTERS_PER_MULTIPROCESSOR = 65_536
 
 
-_allocated: dict[int, int] = {}
+_allocated: dict[int, int] = {}  # bytes of each device array that lives
 
 
 def _memory_info(self):
@@ -850,26 +634,16 @@ def _memory_info(self):
 
 
 def _device_array(shape, dtype=np.float64, strides=None, order="C", stream=0):
-    array = aligned(shape, dtype)
-    free = settings.total_memory - sum(_allocated.values())
+    array, free = aligned(shape, dtype), _memory_info(None).free
     if array.nbytes > free:
         raise MemoryError(f"CUDA_ERROR_OUT_OF_MEMORY: {array.nbytes} bytes wanted, {free} free")
     made = _devicearray.FakeCUDAArray(array, stream=stream)
-    _Tally(made)
+    _allocated[id(made)] = array.nbytes
+    weakref.finalize(made, _allocated.pop, id(made), None).atexit = False
     return made
 
 
-class _Tally:
-    """Counts an array's bytes for as long as it lives."""
-
-    def __init__(self, array) -> None:
-        key = id(array)
-        _allocated[key] = array._ary.nbytes
-        weakref.finalize(array, _allocated.pop, key, None).atexit = False
-
-
 def _to_device(array, stream=0, copy=True, to=None):
-    array = np.asarray(array)
     target = _device_array(array.shape, array.dtype) if to is None else to
     target._ary[...] = array
     return target
@@ -879,61 +653,16 @@ def _interface(array) -> dict:
     """``__cuda_array_interface__``: here the host's memory stands for the device's."""
     ary = array._ary
     strides = None if ary.flags.c_contiguous else ary.strides
-    data = (ary.ctypes.data, not ary.flags.writeable)
-    return {
-        "shape": ary.shape,
-        "typestr": ary.dtype.str,
-        "data": data,
-        "strides": strides,
-        "stream": None,
-        "version": 3,
-    }
+    data = ary.ctypes.data, not ary.flags.writeable
+    return {"shape": ary.shape, "typestr": ary.dtype.str, "data": data, "strides": strides, "version": 3}
 
 
 def _as_cuda_array(foreign, sync=True):
     """A device array of Numba's on another library's memory."""
-    interface = foreign.__cuda_array_interface__
-    holder = SimpleNamespace(__array_interface__={**interface, "version": 3})
+    holder = SimpleNamespace(__array_interface__={**foreign.__cuda_array_interface__, "version": 3})
     array = _devicearray.FakeCUDAArray(np.asarray(holder))
     array.owner = foreign
     return array
-
-
-def _hasten_types() -> None:
-    """Calls of Numba's scalar types, float32(x) and the like: at once NumPy's, for kernels are full of them."""
-    for kind in (types.Float, types.Integer, types.Boolean):
-        slow = kind.__call__
-
-        def call(self, *arguments, slow=slow):
-            if len(arguments) == 1 and arguments[0].__class__ in _NUMBERS:
-                return _SCALARS[self.name](arguments[0])
-            return slow(self, *arguments)
-
-        kind.__call__ = call
-
-
-def _wrapping(scalar):
-    """Integers wrap where NumPy would refuse a Python number that does not fit."""
-    bits, signed = np.dtype(scalar).itemsize * 8, np.dtype(scalar).kind == "i"
-
-    def convert(value):
-        if value.__class__ is scalar:
-            return value
-        try:
-            return scalar(value)
-        except OverflowError:
-            whole = int(value) & ((1 << bits) - 1)
-            return scalar(whole - (1 << bits) if signed and whole >> (bits - 1) else whole)
-
-    convert.dtype = np.dtype(scalar)
-    return convert
-
-
-_INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
-_SCALARS: dict = {name: getattr(np, name) for name in ("float32", "float64")}
-_SCALARS |= {name: _wrapping(getattr(np, name)) for name in _INTEGERS}
-_SCALARS |= {"bool": np.bool_, "boolean": np.bool_, "float16": np.float16}
-_NUMBERS = {int, float, bool, np.bool_, np.float16, np.float32, np.float64, *(getattr(np, name) for name in _INTEGERS)}
 
 
 def install() -> None:
@@ -949,19 +678,14 @@ def install() -> None:
     if not config.ENABLE_CUDASIM:
         raise RuntimeError("set NUMBA_ENABLE_CUDASIM=1 before Python starts")
     seed(settings.seed)
-    _hasten_types()
     kernel = _kernel.FakeCUDAKernel
     kernel.__call__ = _call
     kernel.__getitem__ = lambda self, configuration: Configured(self, *configuration)
-    kernel.configure = lambda self, *configuration: Configured(self, *configuration)
-    kernel.overloads = property(lambda self: _Overloads())
+    kernel.overloads = property(lambda self: defaultdict(_Overload))
     cuda.jit = _api.jit = _jit
     cuda.concurrent = Concurrent()
     cuda.device_array = _devicearray.device_array = _device_array
     cuda.to_device = _devicearray.to_device = _to_device
-    cuda.device_array_like = _devicearray.device_array_like = lambda array, stream=0: _device_array(
-        array.shape, array.dtype
-    )
     cuda.as_cuda_array = _as_cuda_array
     _devicearray.FakeCUDAArray.__cuda_array_interface__ = property(_interface)
     _devices.FakeCUDAContext.get_memory_info = _memory_info
