@@ -13,9 +13,7 @@ weights to the outputs, and biases, are in shared memory.
 Meanwhile the samples of the next step are copied into the other half of the samples' shared memory.
 """
 
-import math
-
-from fastmlp.kernels.cuda.functions import Hyperparameters, activation, loss, loss_delta, update
+from fastmlp.kernels.cuda.functions import Hyperparameters, activation, update
 from fastmlp.kernels.cuda.instructions import (
     commit_copies,
     copy_async,
@@ -26,6 +24,7 @@ from fastmlp.kernels.cuda.instructions import (
     send_double,
     wait_copies,
 )
+from fastmlp.kernels.cuda.rows import lanes_of, row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 # The constants of one network, batch size and device; other values stand here in the copies that are compiled.
@@ -81,7 +80,7 @@ LOGITS = BATCH * OUTPUTS
 OUTPUT_BIASES = BLOCK_UNITS * OUTPUTS
 UNIT_BIASES = OUTPUT_BIASES + OUTPUTS
 SMALL = UNIT_BIASES + BLOCK_UNITS
-ROW_LANES = 1 if OUTPUTS == 1 else min(32, 1 << (OUTPUTS - 1).bit_length())  # threads that share a row of outputs
+ROW_LANES = lanes_of(OUTPUTS)  # threads that share a row of outputs
 SHARE = -(-OUTPUTS // ROW_LANES)  # outputs of each
 ROWS_AT_ONCE = THREADS // ROW_LANES
 ROW_TURNS = -(-BATCH // ROWS_AT_ONCE)
@@ -91,17 +90,9 @@ STATE_SIZE = max(SLOTS, 1)
 OWN_STATE, SMALL_STATE = STATE_SIZE * MINE, STATE_SIZE * SMALL
 TWO_SAMPLES = 2 * BATCH
 
-hidden_activation, output_activation = activation(ACTIVATION), activation(OUTPUT)
-output_loss, output_delta, step_of = loss(LOSS), loss_delta(LOSS), update(RULE)
-
-
-@cuda.jit(device=True, forceinline=True)
-def row_sum(z, lanes):
-    """The sum over so many neighbouring lanes, in each of them."""
-    for bit in (16, 8, 4, 2, 1):
-        if bit < lanes:
-            z += cuda.shfl_xor_sync(ALL_LANES, z, bit)
-    return z
+hidden_activation = activation(ACTIVATION)
+step_of = update(RULE)
+row = row_functions(DTYPE, OUTPUTS, (OUTPUT, LOSS), LABELS)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -122,7 +113,7 @@ def fold(z, lane):
             z[k] = shared_out(z[k], z[k + 2], 64 // UNITS, lane)
     if UNITS >= 2:
         z[0] = shared_out(z[0], z[1], 32 // UNITS, lane)
-    return row_sum(z[0], 32 // UNITS)
+    return row.total(z[0], 32 // UNITS)
 
 
 if INPUT_DTYPE != DTYPE or SCALED:
@@ -208,7 +199,8 @@ def send_logits(a, small, words, rows, step):
     """This block's part of all logits."""
     where = (step % int32(2) * int32(BLOCKS) + int32(cuda.blockIdx.x)) * int32(LOGITS)
     for e in range(int32(cuda.threadIdx.x), rows * int32(OUTPUTS), int32(THREADS)):
-        i, o, z = e // int32(OUTPUTS), e % int32(OUTPUTS), T(0)
+        i, o = e // int32(OUTPUTS), e % int32(OUTPUTS)
+        z = small[OUTPUT_BIASES + o]  # zero but in the first block
         for u in range(BLOCK_UNITS):
             z += a[i * int32(BLOCK_UNITS) + u] * small[u * OUTPUTS + o]
         put(words, (where + e) * int32(WORDS), z, uint32(step + 1))
@@ -232,59 +224,25 @@ def receive_logit(words, e, step):
 
 
 @cuda.jit(device=True, forceinline=True)
-def target(data, sample, o):
-    """What an output should be."""
-    if LABELS:
-        label = data.Y[sample]
-        return T(label) if OUTPUTS == 1 else (T(1) if label == o else T(0))
-    return T(data.Y[types.int64(sample) * OUTPUTS + o])
-
-
-@cuda.jit(device=True, forceinline=True)
-def output(words, small, d, row_figures, sample, data, rows, step):
+def output(words, d, row_figures, sample, data, rows, step):
     """d = ∂loss/∂logits; the loss and the squared error of each row. `ROW_LANES` threads share a row."""
     thread = int32(cuda.threadIdx.x)
     own = thread % int32(ROW_LANES)
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
     for turn in range(int32(ROW_TURNS)):
         i = turn * int32(ROWS_AT_ONCE) + thread // int32(ROW_LANES)
-        top, total, value, error = T(-math.inf), T(1), T(0), T(0)
+        for k in range(SHARE):
+            o, z[k], y[k] = own + k * int32(ROW_LANES), T(0), T(0)
+            if i < rows and o < int32(OUTPUTS):
+                y[k] = row.target(data.Y, sample[step % int32(2) * int32(BATCH) + i], o)
+                z[k] = receive_logit(words, i * int32(OUTPUTS) + o, step)
+        value, error, _ = row.finish(z, y, i < rows, own, rows)
         for k in range(SHARE):
             o = own + k * int32(ROW_LANES)
             if i < rows and o < int32(OUTPUTS):
-                y[k] = target(data, sample[step % int32(2) * int32(BATCH) + i], o)
-                z[k] = receive_logit(words, i * int32(OUTPUTS) + o, step) + small[OUTPUT_BIASES + o]
-                top = z[k] if not z[k] <= top else top
-        if LOSS == "cross_entropy":
-            top, total = row_softmax(z, top, i < rows, own)
-        for k in range(SHARE):
-            o = own + k * int32(ROW_LANES)
-            if i < rows and o < int32(OUTPUTS):
-                result, slope = output_activation(z[k])
-                if LOSS == "cross_entropy":
-                    result = T(math.exp(z[k] - top)) / total
-                    value += y[k] * (T(math.log(total)) + top - z[k])
-                else:
-                    value += output_loss(z[k], result, y[k])
-                error += T(0.5) * (result - y[k]) * (result - y[k])
-                d[i * int32(OUTPUTS) + o] = output_delta(result, slope, y[k]) / T(rows)
-        value, error = row_sum(value, ROW_LANES), row_sum(error, ROW_LANES)
+                d[i * int32(OUTPUTS) + o] = y[k]
         if i < rows and own == 0:
             row_figures[i], row_figures[int32(BATCH) + i] = value, error
-
-
-@cuda.jit(device=True, forceinline=True)
-def row_softmax(z, top, real, own):
-    """The largest logit of a row, and Σ e^(z - largest). All lanes of a warp take part."""
-    for bit in (16, 8, 4, 2, 1):
-        if bit < ROW_LANES:
-            other = cuda.shfl_xor_sync(ALL_LANES, top, bit)
-            top = other if not other <= top else top
-    total = T(0)
-    for k in range(SHARE):
-        if real and own + k * int32(ROW_LANES) < int32(OUTPUTS):
-            total += T(math.exp(z[k] - top))
-    return top, row_sum(total, ROW_LANES)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -295,11 +253,11 @@ def report(row_figures, data, rows, step):
         for i in range(int32(cuda.threadIdx.x), rows, int32(32)):
             value += row_figures[i]
             error += row_figures[int32(BATCH) + i]
-        value, error = row_sum(value, 32), row_sum(error, 32)
+        value, error = row.total(value, 32), row.total(error, 32)
         if int32(cuda.threadIdx.x) == 0:
             data.losses[step] = value / T(rows)
             if ERRORS:
-                data.errors[step] = error / T(rows)
+                data.errors[step] = error / T(rows * int32(OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -325,7 +283,7 @@ def update_small(small, state, given, rows, numbers, h):
             if PENALTY:
                 g += numbers.l2 / T(rows) * small[k]
         elif k < int32(UNIT_BIASES):
-            for i in range(rows):
+            for i in range(rows if int32(cuda.blockIdx.x) == 0 else int32(0)):
                 g += d[i * int32(OUTPUTS) + k - int32(OUTPUT_BIASES)]
         else:
             for i in range(rows):
@@ -381,7 +339,7 @@ def first_layer(data, w, state, store):
 
 @cuda.jit(device=True, forceinline=True)
 def small_place(k):
-    """Where a small parameter lies among all, or -1: it belongs to a unit that is none, or there are no biases."""
+    """Where a small parameter lies among all, or -1 where it is none of this block's. The first has the outputs' biases."""
     first = int32(cuda.blockIdx.x) * int32(BLOCK_UNITS)
     if k < int32(OUTPUT_BIASES):
         unit, at = first + k // int32(OUTPUTS), int32(SECOND) + k % int32(OUTPUTS) * int32(SECOND_STRIDE)
@@ -389,19 +347,19 @@ def small_place(k):
     if not BIAS:
         return int32(-1)
     if k < int32(UNIT_BIASES):
-        return int32(SECOND - 1) + (k - int32(OUTPUT_BIASES)) * int32(SECOND_STRIDE)
+        at = int32(SECOND - 1) + (k - int32(OUTPUT_BIASES)) * int32(SECOND_STRIDE)
+        return at if int32(cuda.blockIdx.x) == 0 else int32(-1)
     unit = first + k - int32(UNIT_BIASES)
     return int32(FIRST - 1) + unit * int32(FIRST_STRIDE) if unit < int32(HIDDEN) else int32(-1)
 
 
 @cuda.jit(device=True, forceinline=True)
 def small_parameters(data, small, state, store):
-    """The small parameters with their state, out of global memory or (``store``) back; the first block has all biases."""
+    """The small parameters with their state, out of global memory or (``store``) back."""
     for k in range(int32(cuda.threadIdx.x), int32(SMALL), int32(THREADS)):
         at = small_place(k)
         if store:
-            shared = int32(OUTPUT_BIASES) <= k and k < int32(UNIT_BIASES)
-            if at >= 0 and (not shared or int32(cuda.blockIdx.x) == 0):
+            if at >= 0:
                 data.parameters[at] = small[k]
                 for n in range(SLOTS):
                     data.slots[n * SIZE + at] = state[n * SMALL + k]
@@ -460,7 +418,7 @@ def epoch(data, numbers, words):
         cuda.syncthreads()
         send_logits(a, small, words, rows, step)
         fetch(x, int32(1) - half, sample, data, max(min(int32(BATCH), samples - (step + 1) * int32(BATCH)), int32(0)))
-        output(words, small, d, row_figures, sample, data, rows, step)
+        output(words, d, row_figures, sample, data, rows, step)
         cuda.syncthreads()
         report(row_figures, data, rows, step)
         backpropagation(d, small, slope, e, rows)
