@@ -16,7 +16,7 @@ from fastmlp.kernels.cuda.toolkit import SIMULATED, cgutils, intrinsic, ir, make
 from fastmlp.kernels.losses import LOSSES
 from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES
 
-__all__ = ["Hyperparameters", "activation", "loss", "loss_delta", "update"]
+__all__ = ["Hyperparameters", "activation", "activations", "loss", "loss_delta", "update"]
 
 #: What a rule's formula finds in ``h``: a float each, in the order of `fastmlp.kernels.updates.HYPERPARAMETERS`.
 Hyperparameters = NamedTuple("Hyperparameters", [(name, Any) for name in HYPERPARAMETERS])  # type: ignore[misc]
@@ -111,6 +111,8 @@ class DeviceMath:
 
     def where(self, condition: Any, a: object, b: object) -> Number:
         """A where the condition holds, b elsewhere."""
+        if not isinstance(a, Number) and a == b:
+            return Number(self, self.value(a))
         return Number(self, self.builder.select(condition, self.value(a), self.value(b)))
 
     def maximum(self, a: Number, b: object) -> Number:
@@ -162,6 +164,39 @@ def activation(name: str) -> Any:
     """The device function z → (value, slope) of an activation; of softmax, z → (z, 1), as it runs over whole rows."""
     formula = ACTIVATIONS.get(name, ACTIVATIONS["identity"])
     return _device_function(formula, 2, ("z",))
+
+
+@cache
+def activations(names: tuple[str, ...]) -> Any:
+    """The device function (layer, z) → (value, slope) of the activation that a hidden layer has.
+
+    Where layers differ all are computed, and one is chosen.
+    """
+    formulas = [ACTIVATIONS[name] for name in names] or [ACTIVATIONS["identity"]]
+    distinct = list(dict.fromkeys(formulas))
+    if SIMULATED:
+
+        def simulated(layer, z):
+            value, slope = formulas[int(layer)](z, np)
+            return type(z)(value), type(z)(slope)
+
+        return simulated
+
+    def typing(typingctx, layer, z):
+        def generate(context, builder, signature, arguments):
+            number, z = arguments
+            m = DeviceMath(builder, context.get_data_type(signature.args[1]))
+            results = {formula: formula(Number(m, z), m) for formula in distinct}
+            value, slope = results[formulas[0]]
+            for k, formula in enumerate(formulas):
+                if len(distinct) > 1 and k:
+                    here = builder.icmp_signed("==", number, ir.Constant(number.type, k))
+                    value, slope = (m.where(here, a, b) for a, b in zip(results[formula], (value, slope), strict=True))
+            return context.make_tuple(builder, signature.return_type, [m.value(value), m.value(slope)])
+
+        return types.UniTuple(z, 2)(layer, z), generate
+
+    return intrinsic(typing)
 
 
 @cache

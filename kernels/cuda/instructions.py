@@ -19,6 +19,7 @@ from fastmlp.kernels.cuda.toolkit import SIMULATED, cuda, intrinsic, ir, make_ar
 
 __all__ = [
     "acquire",
+    "afresh",
     "arrive",
     "commit_copies",
     "copy_async",
@@ -172,6 +173,20 @@ if not SIMULATED:
         [],
     )
 
+    @intrinsic
+    def afresh(typingctx, n):
+        """The same int32, of which the compiler can't tell.
+
+        What is computed from it inside a loop is not computed once before the loop, where it would take registers
+        throughout.
+        """
+
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32)])
+            return builder.call(ir.InlineAsm(kind, "mov.u32 $0, $1;", "=r,r", side_effect=True), arguments)
+
+        return n(n), generate
+
     def _vector(builder, pointer: ir.Value) -> tuple[ir.Value, int]:
         """A pointer to a vector of 16 bytes where that pointer to a float points, and its lanes."""
         lanes = 2 if isinstance(pointer.type.pointee, ir.DoubleType) else 4
@@ -235,6 +250,10 @@ if not SIMULATED:
         return _store_global(typingctx, array, index, values)
 
 else:
+
+    def afresh(n):
+        """The same number."""
+        return n
 
     def arrive(counter, index, value):
         """Add to a counter (uint32)."""

@@ -1,0 +1,378 @@
+"""Large batches, wide or deep networks, and inference: phases over tiles of matrix products, all of it in one launch.
+
+A step is a sequence of phases, with a barrier of the whole grid after each; in a phase every block takes tiles of a
+result in turn.
+
+    feedforward      a layer's z = V Wᵀ: samples x units; then values and slopes
+    output           rows of outputs: loss, and δ of the output layer
+    backpropagation  δ of the layer below: (δ W) ∘ σ'(z), samples x units
+    gradients        ∂W = δᵀ V: units x inputs; the rule is applied on the spot. With few tiles the batch is split in
+                     `SPLITS` parts, which are stored side by side and, after a barrier, added up in their order
+
+How a block works out a tile is in `fastmlp.kernels.cuda.products`.
+
+Layers are numbered by their weights, from 0; values and deltas of layer l's inputs have number l, so that 0 are the
+samples, at ``order``. What comes between the layers is in ``values`` and ``deltas``, for each sample a row of
+`WIDTHS[l]` numbers, of which those beyond the units are zero; ``deltas`` hold the slopes until δ is known.
+"""
+
+from typing import Any, NamedTuple
+
+from fastmlp.kernels.cuda.functions import Hyperparameters, activations, update
+from fastmlp.kernels.cuda.instructions import acquire, arrive
+from fastmlp.kernels.cuda.products import Operand, Tile, product_of, reader
+from fastmlp.kernels.cuda.rows import lanes_of, row_functions
+from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
+
+# The constants of one network, kind of batch and device; other values stand here in the copies that are compiled.
+JOB = "train"  # or "gradient", "evaluate", "predict", "feedforward"
+SIZES = (784, 100, 10)
+ACTIVATIONS = ("relu",)
+DTYPE = "float32"
+INPUT_DTYPE = "float32"
+OUTPUT = "softmax"
+LOSS = "cross_entropy"
+RULE = "momentum"
+SLOTS = 1
+BIAS = True
+LABELS = True
+ERRORS = False
+HITS = ""
+SCALED = False
+PENALTY = False
+SIZE = 83_296  # of all parameters, and where the rows of each layer's weights begin and how far apart they are
+FIRSTS = (16, 80_016)
+STRIDES = (800, 128)
+FORWARD = (80, 104, 4, 8, 16)
+DELTA = (80, 104, 4, 8, 16)
+GRADIENT = (104, 80, 4, 8, 16)
+SPLITS = 13
+THREADS = 256
+
+T = float32 if DTYPE == "float32" else float64
+VECTOR = 4 if DTYPE == "float32" else 2
+LAYERS = len(SIZES) - 1
+OUTPUTS = SIZES[-1]
+TARGETS, LEARNS = JOB in ("train", "gradient", "evaluate"), JOB in ("train", "gradient")
+FORWARD, DELTA, GRADIENT = Tile(*FORWARD), Tile(*DELTA), Tile(*GRADIENT)
+POOL = max(tile.numbers(THREADS) for tile in (FORWARD, DELTA, GRADIENT))  # of shared memory, given at the launch
+FORWARD_SUMS, FORWARD_WAYS = FORWARD.rows * FORWARD.columns, FORWARD.ways(THREADS)
+DELTA_SUMS, DELTA_WAYS = DELTA.rows * DELTA.columns, DELTA.ways(THREADS)
+GRADIENT_SUMS, GRADIENT_WAYS = GRADIENT.rows * GRADIENT.columns, GRADIENT.ways(THREADS)
+FORWARD_ROWS, FORWARD_COLUMNS = FORWARD.rows, FORWARD.columns
+DELTA_ROWS, DELTA_COLUMNS = DELTA.rows, DELTA.columns
+GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_DEPTH = GRADIENT.rows, GRADIENT.columns, GRADIENT.depth
+WIDTHS = tuple(-(-units // VECTOR) * VECTOR for units in SIZES)
+BEFORE = (0, *(sum(WIDTHS[1:layer]) for layer in range(1, LAYERS + 1)))  # numbers of a sample before each layer's
+ROW_LANES = lanes_of(OUTPUTS)
+SHARE = -(-OUTPUTS // ROW_LANES)
+ROWS_AT_ONCE = THREADS // ROW_LANES
+WARPS = THREADS // 32
+BLOCK_SUMS = 3 * WARPS
+
+activate, step_of = activations(ACTIVATIONS), update(RULE)
+row = row_functions(DTYPE, OUTPUTS, (OUTPUT, LOSS), LABELS, HITS)
+samples, numbers_of_own = reader(DTYPE, INPUT_DTYPE, SIZES[0], SCALED), reader(DTYPE)
+forward_samples = product_of(DTYPE, FORWARD, THREADS, (False, samples), (False, numbers_of_own))
+forward_values = product_of(DTYPE, FORWARD, THREADS, (False, numbers_of_own), (False, numbers_of_own))
+delta_product = product_of(DTYPE, DELTA, THREADS, (False, numbers_of_own), (True, numbers_of_own))
+gradient_samples = product_of(DTYPE, GRADIENT, THREADS, (True, numbers_of_own), (True, samples))
+gradient_values = product_of(DTYPE, GRADIENT, THREADS, (True, numbers_of_own), (True, numbers_of_own))
+
+
+class Scratch(NamedTuple):
+    """Flat arrays of the kernel's own on the device; the contents of all but the counter do not matter."""
+
+    values: Any  #: T [batch * (BEFORE[-1] + WIDTHS[-1])]
+    deltas: Any  #: T, as long
+    parts: Any  #: T [SPLITS * SIZE], where there are splits
+    sums: Any  #: T [2 * blocks]: loss and error of the samples that a block had
+    counter: Any  #: uint32 [1], zero: blocks that have come to a barrier
+    results: Any  #: T: outputs [n * OUTPUTS] of predictions, or the gradients [SIZE]
+    hits: Any  #: uint32 [1], zero
+
+
+@cuda.jit(device=True, forceinline=True)
+def meet(counter, met):
+    """The barrier of the whole grid, the ``met``-th; what blocks wrote before can be seen by all after it."""
+    cuda.syncthreads()
+    if int32(cuda.threadIdx.x) == 0:
+        arrive(counter, 0, uint32(1))
+        while int32(acquire(counter, 0) - uint32(met) * uint32(cuda.gridDim.x)) < 0:
+            pass
+    cuda.syncthreads()
+
+
+@cuda.jit(device=True, forceinline=True)
+def own_numbers(source, data, layer, batch, lines):
+    """The values or deltas with this number as an operand."""
+    return Operand(source, data.order, types.int64(batch) * BEFORE[layer], int32(WIDTHS[layer]), lines, int32(WIDTHS[layer]))
+
+
+@cuda.jit(device=True, forceinline=True)
+def weights_of(data, layer):
+    """A layer's weights as an operand."""
+    first, stride = types.int64(FIRSTS[layer]), int32(STRIDES[layer])
+    return Operand(data.parameters, data.order, first, stride, int32(SIZES[layer + 1]), int32(SIZES[layer]))
+
+
+@cuda.jit(device=True, forceinline=True)
+def samples_of(data, at, lines):
+    """The samples of a batch, which begins at ``at`` in the order, as an operand."""
+    return Operand(data.X, data.order, at, int32(SIZES[0]), lines, int32(SIZES[0]))
+
+
+@cuda.jit(device=True, forceinline=True)
+def added(pool, e, count, ways):
+    """The sum of the parts of all ways."""
+    z = pool[e]
+    for way in range(1, ways):
+        z += pool[e + way * count]
+    return z
+
+
+@cuda.jit(device=True, forceinline=True)
+def feedforward(layer, pool, data, numbers, own, place):
+    """A layer's values and slopes; of the output layer the pre-activations."""
+    batch, at, rows = place
+    n_in, n_out, width = int32(SIZES[layer]), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
+    first = types.int64(batch) * BEFORE[layer + 1]
+    across = (width + int32(FORWARD_COLUMNS - 1)) // int32(FORWARD_COLUMNS)
+    down = (rows + int32(FORWARD_ROWS - 1)) // int32(FORWARD_ROWS)
+    for tile in range(int32(cuda.blockIdx.x), down * across, int32(cuda.gridDim.x)):
+        sample, unit = tile // across * int32(FORWARD_ROWS), tile % across * int32(FORWARD_COLUMNS)
+        span = int32(0), n_in
+        if layer == 0:
+            forward_samples(pool, (samples_of(data, at, rows), weights_of(data, layer)), sample, unit, span, numbers)
+        else:
+            below = own_numbers(own.values, data, layer, batch, rows)
+            forward_values(pool, (below, weights_of(data, layer)), sample, unit, span, numbers)
+        for e in range(int32(cuda.threadIdx.x), int32(FORWARD_SUMS), int32(THREADS)):
+            s, u = sample + e // int32(FORWARD_COLUMNS), unit + e % int32(FORWARD_COLUMNS)
+            if s < rows and u < width:
+                value, slope = T(0), T(0)
+                if u < n_out:
+                    value = added(pool, e, FORWARD_SUMS, FORWARD_WAYS)
+                    if BIAS:
+                        value += data.parameters[FIRSTS[layer] - 1 + u * STRIDES[layer]]
+                    if layer < LAYERS - 1:
+                        value, slope = activate(int32(layer), value)
+                own.values[first + s * width + u] = value
+                if LEARNS and layer < LAYERS - 1:
+                    own.deltas[first + s * width + u] = slope
+
+
+@cuda.jit(device=True, forceinline=True)
+def output(data, own, place, totals):
+    """Loss, hits and δ of the samples' outputs, or the outputs themselves."""
+    batch, at, rows = place
+    thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
+    lane, width = thread % int32(ROW_LANES), int32(WIDTHS[LAYERS])
+    z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
+    loss, error, hits = T(0), T(0), int32(0)
+    for first in range(block * int32(ROWS_AT_ONCE), rows, int32(cuda.gridDim.x) * int32(ROWS_AT_ONCE)):
+        s = first + thread // int32(ROW_LANES)
+        start = types.int64(batch) * BEFORE[LAYERS] + s * width
+        for k in range(SHARE):
+            o, z[k], y[k] = lane + k * int32(ROW_LANES), T(0), T(0)
+            if s < rows and o < int32(OUTPUTS):
+                z[k] = own.values[start + o]
+                if TARGETS:
+                    y[k] = row.target(data.Y, data.order[at + s], o)
+        value, wrong, right = row.finish(z, y, s < rows, lane, rows)
+        if s < rows:
+            if lane == 0:
+                loss, error, hits = loss + value, error + wrong, hits + int32(right)
+            for k in range(SHARE):
+                o = lane + k * int32(ROW_LANES)
+                if o < int32(OUTPUTS):
+                    if LEARNS:
+                        own.deltas[start + o] = y[k]
+                    elif not TARGETS:
+                        own.results[types.int64(at + s) * OUTPUTS + o] = z[k]
+            for o in range(int32(OUTPUTS) + lane, width, int32(ROW_LANES)):
+                own.deltas[start + o] = T(0)
+    if TARGETS:
+        add_up(totals, loss, error, hits, own)
+
+
+@cuda.jit(device=True, forceinline=True)
+def add_up(totals, loss, error, hits, own):
+    """A block's sums of loss and error into ``sums``, its hits to all hits."""
+    thread = int32(cuda.threadIdx.x)
+    loss, error, hits = row.total(loss, 32), row.total(error, 32), row.total(hits, 32)
+    if thread % int32(32) == 0:
+        warp = thread // int32(32)
+        totals[warp], totals[int32(WARPS) + warp], totals[int32(2 * WARPS) + warp] = loss, error, T(hits)
+    cuda.syncthreads()
+    if thread == 0:
+        loss, error, right = T(0), T(0), T(0)
+        for warp in range(WARPS):
+            loss += totals[warp]
+            error += totals[WARPS + warp]
+            right += totals[2 * WARPS + warp]
+        own.sums[2 * int32(cuda.blockIdx.x)], own.sums[2 * int32(cuda.blockIdx.x) + 1] = loss, error
+        if HITS != "":
+            cuda.atomic.add(own.hits, 0, uint32(right))
+
+
+@cuda.jit(device=True, forceinline=True)
+def report(data, own, rows, step):
+    """The first warp of the first block tells the mean loss and error of the batch."""
+    if int32(cuda.blockIdx.x) == 0 and int32(cuda.threadIdx.x) < 32:
+        loss, error = T(0), T(0)
+        for block in range(int32(cuda.threadIdx.x), int32(cuda.gridDim.x), int32(32)):
+            loss += own.sums[2 * block]
+            error += own.sums[2 * block + 1]
+        loss, error = row.total(loss, 32), row.total(error, 32)
+        if int32(cuda.threadIdx.x) == 0:
+            data.losses[step] = loss / T(rows)
+            if ERRORS:
+                data.errors[step] = error / T(rows * int32(OUTPUTS))
+
+
+@cuda.jit(device=True, forceinline=True)
+def backpropagation(layer, pool, data, numbers, own, place):
+    """δ of a layer's inputs, in the place of their slopes."""
+    batch, _, rows = place
+    width = int32(WIDTHS[layer])
+    first = types.int64(batch) * BEFORE[layer]
+    across = (width + int32(DELTA_COLUMNS - 1)) // int32(DELTA_COLUMNS)
+    down = (rows + int32(DELTA_ROWS - 1)) // int32(DELTA_ROWS)
+    for tile in range(int32(cuda.blockIdx.x), down * across, int32(cuda.gridDim.x)):
+        sample, unit = tile // across * int32(DELTA_ROWS), tile % across * int32(DELTA_COLUMNS)
+        above = own_numbers(own.deltas, data, layer + 1, batch, rows)
+        span = int32(0), int32(SIZES[layer + 1])
+        delta_product(pool, (above, weights_of(data, layer)), sample, unit, span, numbers)
+        for e in range(int32(cuda.threadIdx.x), int32(DELTA_SUMS), int32(THREADS)):
+            s, u = sample + e // int32(DELTA_COLUMNS), unit + e % int32(DELTA_COLUMNS)
+            if s < rows and u < int32(SIZES[layer]):
+                own.deltas[first + s * width + u] *= added(pool, e, DELTA_SUMS, DELTA_WAYS)
+
+
+@cuda.jit(device=True, forceinline=True)
+def finish_gradient(data, numbers, own, p, g, rows, h, is_weight):
+    """The sum of a parameter's gradient is known: take the rule's step, or keep it."""
+    if PENALTY and is_weight:
+        g += numbers.l2 / T(rows) * data.parameters[p]
+    if JOB == "train":
+        step_of(data.parameters, p, data.slots, p, SIZE, g, h)
+    else:
+        own.results[p] = g
+
+
+@cuda.jit(device=True, forceinline=True)
+def gradients(layer, pool, data, numbers, own, place, h):
+    """The gradient of a layer's weights and biases, or each part of it."""
+    batch, at, rows = place
+    n_in, n_out = int32(SIZES[layer]), int32(SIZES[layer + 1])
+    across = (n_in + int32(GRADIENT_COLUMNS - 1)) // int32(GRADIENT_COLUMNS)
+    tiles = across * ((n_out + int32(GRADIENT_ROWS - 1)) // int32(GRADIENT_ROWS))
+    part = (rows + int32(SPLITS * GRADIENT_DEPTH - 1)) // int32(SPLITS * GRADIENT_DEPTH) * int32(GRADIENT_DEPTH)
+    for item in range(int32(cuda.blockIdx.x), tiles * int32(SPLITS), int32(cuda.gridDim.x)):
+        tile, split = item % tiles, item // tiles
+        unit, first = tile // across * int32(GRADIENT_ROWS), tile % across * int32(GRADIENT_COLUMNS)
+        span = min(split * part, rows), min((split + int32(1)) * part, rows)
+        deltas = own_numbers(own.deltas, data, layer + 1, batch, span[1])
+        if layer == 0:
+            gradient_samples(pool, (deltas, samples_of(data, at, span[1])), unit, first, span, numbers)
+        else:
+            below = own_numbers(own.values, data, layer, batch, span[1])
+            gradient_values(pool, (deltas, below), unit, first, span, numbers)
+        for e in range(int32(cuda.threadIdx.x), int32(GRADIENT_SUMS), int32(THREADS)):
+            u, i = unit + e // int32(GRADIENT_COLUMNS), first + e % int32(GRADIENT_COLUMNS)
+            if u < n_out and i < n_in:
+                p, g = FIRSTS[layer] + u * STRIDES[layer] + i, added(pool, e, GRADIENT_SUMS, GRADIENT_WAYS)
+                if SPLITS > 1:
+                    own.parts[split * SIZE + p] = g
+                else:
+                    finish_gradient(data, numbers, own, p, g, rows, h, True)
+        if BIAS and first == 0:
+            bias_gradients(layer, pool, data, numbers, own, place, (unit, split, span), h)
+
+
+@cuda.jit(device=True, forceinline=True)
+def bias_gradients(layer, pool, data, numbers, own, place, item, h):
+    """The gradient of a tile's biases: a lane has a unit, warps take samples in turn."""
+    batch, _, rows = place
+    unit, split, span = item
+    thread, n_out, width = int32(cuda.threadIdx.x), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
+    warp, lane, start = thread // int32(32), thread % int32(32), types.int64(batch) * BEFORE[layer + 1]
+    for u in range(unit + lane, min(unit + int32(GRADIENT_ROWS), n_out) + lane, int32(32)):
+        g = T(0)
+        if u < n_out:
+            for s in range(span[0] + warp, span[1], int32(WARPS)):
+                g += own.deltas[start + s * width + u]
+        cuda.syncthreads()
+        pool[thread] = g
+        cuda.syncthreads()
+        if warp == 0 and u < min(unit + int32(GRADIENT_ROWS), n_out):
+            for other in range(1, WARPS):
+                g += pool[other * 32 + lane]
+            p = FIRSTS[layer] - 1 + u * STRIDES[layer]
+            if SPLITS > 1:
+                own.parts[split * SIZE + p] = g
+            else:
+                finish_gradient(data, numbers, own, p, g, rows, h, False)
+
+
+@cuda.jit(device=True, forceinline=True)
+def add_parts(layer, data, numbers, own, rows, h):
+    """Add up the parts of a layer's gradient."""
+    length = int32(SIZES[layer] + BIAS)
+    begin = int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x)
+    for e in range(begin, int32(SIZES[layer + 1]) * length, int32(cuda.gridDim.x) * int32(THREADS)):
+        u, i = e // length, e % length - int32(BIAS)
+        p, g = FIRSTS[layer] + u * STRIDES[layer] + i, T(0)
+        for split in range(SPLITS):
+            g += own.parts[split * SIZE + p]
+        finish_gradient(data, numbers, own, p, g, rows, h, i >= 0)
+
+
+@cuda.jit(device=True, forceinline=True)
+def hyperparameters(data, numbers, step):
+    """The rule's hyperparameters in a step."""
+    first, second = T(1), T(1)
+    if RULE == "adam":
+        first, second = data.corrections[2 * step], data.corrections[2 * step + 1]
+    n = numbers
+    return Hyperparameters(n.learning_rate, n.momentum, n.beta1, n.beta2, n.epsilon, first, second)
+
+
+def epoch(data, numbers, own, batch):
+    """All steps of a job: one for each ``batch`` samples of the order.
+
+    ``data`` are `fastmlp.kernels.cuda.records.Arrays`, ``numbers`` its `Numbers`, ``own`` is `Scratch`. Shared memory
+    given at the launch: `POOL` numbers.
+    """
+    pool, totals = cuda.shared.array(0, T), cuda.shared.array(BLOCK_SUMS, T)
+    count, met = int32(data.order.size), int32(0)
+    for step in range((count + batch - int32(1)) // batch):
+        step = int32(step)
+        at = step * batch
+        rows = min(batch, count - at)
+        place = batch, at, rows
+        for layer in range(LAYERS):
+            feedforward(layer, pool, data, numbers, own, place)
+            met += int32(1)
+            meet(own.counter, met)
+        output(data, own, place, totals)
+        met += int32(1)
+        meet(own.counter, met)
+        if TARGETS:
+            report(data, own, rows, step)
+        if LEARNS:
+            for back in range(1, LAYERS):
+                backpropagation(LAYERS - back, pool, data, numbers, own, place)
+                met += int32(1)
+                meet(own.counter, met)
+            h = hyperparameters(data, numbers, step)
+            for layer in range(LAYERS):
+                gradients(layer, pool, data, numbers, own, place, h)
+            met += int32(1)
+            meet(own.counter, met)
+            if SPLITS > 1:
+                for layer in range(LAYERS):
+                    add_parts(layer, data, numbers, own, rows, h)
+                met += int32(1)
+                meet(own.counter, met)
