@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE, Network
 
-__all__ = ["Given", "Gpu", "common_constants", "persistent"]
+__all__ = ["Given", "Gpu", "Tile", "persistent", "tiled"]
 
 #: Bytes of shared memory that all arrays of a kernel but the samples' may have: what needs no asking.
 STATIC_SHARED = 46 * 1024
@@ -136,4 +136,117 @@ def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | Non
         "SECOND": second[OFFSET],
         "SECOND_STRIDE": second[STRIDE],
         **found[0][1],
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ tiled
+PAD = 4  #: numbers between the lines of a tile's staging memory, which would else begin in the same banks
+
+#: Threads of a block; rows and columns of a tile that are tried, sums of a thread, and products staged at a time.
+TILE_THREADS = 256
+TILE_SIDES = (8, 16, 24, 32, 48, 64, 80, 104, 128)
+SQUARES = {"float32": ((4, 8), (4, 4)), "float64": ((4, 4),)}
+DEPTHS = (16, 32, 64, 128, 256)
+STAGED = 32  #: numbers at most that a thread has on their way
+SPLITS = (1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 26, 32, 44, 64)
+
+#: The largest part of a batch, or of samples to predict, that is gone through at once.
+MOST_ROWS = 1 << 17
+
+#: Cycles: from global memory to registers; of a barrier of the grid. Bytes in a cycle that a multiprocessor gets.
+LATENCY, MEETING, BYTES = 700, 1800, 20
+
+
+class Tile(NamedTuple):
+    """The shape of a tile: its sums, those of a thread, and how many products are staged at a time."""
+
+    rows: int
+    columns: int
+    down: int
+    across: int
+    depth: int
+
+    def ways(self, threads: int) -> int:
+        """Threads that share a square of sums, each with a part of the depth: a power of two."""
+        ways = 1
+        while 2 * ways * self.squares <= threads and self.depth % (8 * ways) == 0:
+            ways *= 2
+        return ways
+
+    @property
+    def squares(self) -> int:
+        """Threads that it takes to hold the sums once."""
+        return (self.rows // self.down) * (self.columns // self.across)
+
+    def numbers(self, threads: int) -> int:
+        """Numbers of shared memory that it takes: two chunks of both operands, then the sums of every way."""
+        staged = 2 * self.depth * (self.rows + self.columns + 2 * PAD)
+        return max(staged, self.ways(threads) * self.rows * self.columns)
+
+    def cycles(self, k: int, itemsize: int) -> float:
+        """What a block takes for a tile of sums over k, roughly."""
+        ways = self.ways(TILE_THREADS)
+        warps = -(-ways * self.squares // 32)
+        sums, loads = self.down * self.across * 1.2 * max(1.0, warps / 4), (self.down + self.across) / 2 * warps
+        chunk = self.depth / ways * max(sums, loads) * itemsize / 4
+        bytes_ = self.depth * (self.rows + self.columns) * itemsize
+        finishing = 300 + self.rows * self.columns / TILE_THREADS * (15 + 2 * ways)
+        return -(-k // self.depth) * max(chunk + 60, bytes_ / BYTES, LATENCY) + LATENCY + finishing
+
+
+@lru_cache(maxsize=8)
+def tiles(dtype: str, shared: int) -> tuple[Tile, ...]:
+    """All tiles that fit."""
+    found = []
+    for rows in TILE_SIDES:
+        for columns in TILE_SIDES:
+            for down, across in SQUARES[dtype]:
+                for depth in DEPTHS:
+                    tile = Tile(rows, columns, down, across, depth)
+                    fits_threads = tile.squares <= TILE_THREADS and (rows + columns) * depth <= STAGED * TILE_THREADS
+                    if fits_threads and tile.numbers(TILE_THREADS) * np.dtype(dtype).itemsize <= shared - 2048:
+                        found.append(tile)
+    return tuple(found)
+
+
+def best_tile(products: list[tuple[int, int, int]], dtype: str, gpu: Gpu, splits: tuple[int, ...]) -> tuple[Tile, int]:
+    """The tile, and the number of parts of k, that take the least time for these products of rows, columns and k."""
+    itemsize = np.dtype(dtype).itemsize
+
+    def time(choice: tuple[Tile, int]) -> float:
+        tile, parts = choice
+        total = 0.0 if parts == 1 else MEETING + parts * sum(m * n for m, n, _ in products) * itemsize / BYTES / 100
+        for m, n, k in products:
+            count = -(-m // tile.rows) * -(-n // tile.columns) * parts
+            total += -(-count // gpu.multiprocessors) * tile.cycles(-(-k // parts), itemsize)
+        return total
+
+    choices = [(tile, parts) for tile in tiles(dtype, gpu.shared_memory) for parts in splits]
+    return min(choices, key=time)
+
+
+@lru_cache(maxsize=256)
+def tiled(network: Network, job: str, given: Given, gpu: Gpu, hits: str = "") -> dict[str, Any]:
+    """The constants of `fastmlp.kernels.cuda.tiled` for a job; ``given.batch`` is what its tiles are chosen for."""
+    pairs = list(zip(network.sizes, network.sizes[1:], strict=False))
+    rows, dtype = given.batch, network.dtype
+    forward, _ = best_tile([(rows, n_out, n_in) for n_in, n_out in pairs], dtype, gpu, (1,))
+    delta, gradient, parts = forward, forward, 1
+    if job in ("train", "gradient"):
+        if len(pairs) > 1:
+            delta, _ = best_tile([(rows, n_in, n_out) for n_in, n_out in pairs[1:]], dtype, gpu, (1,))
+        gradient, parts = best_tile([(n_out, n_in, rows) for n_in, n_out in pairs], dtype, gpu, SPLITS)
+    return {
+        **common_constants(network, given),
+        "JOB": job,
+        "SIZES": network.sizes,
+        "ACTIVATIONS": network.activations[:-1],
+        "HITS": hits,
+        "FIRSTS": tuple(network.table[:, OFFSET].tolist()),
+        "STRIDES": tuple(network.table[:, STRIDE].tolist()),
+        "FORWARD": tuple(forward),
+        "DELTA": tuple(delta),
+        "GRADIENT": tuple(gradient),
+        "SPLITS": parts,
+        "THREADS": TILE_THREADS,
     }

@@ -13,39 +13,10 @@ threads most read the same number of B, which one access serves.
 from typing import Any, NamedTuple
 
 from fastmlp.kernels.cuda.instructions import afresh, load_global, load_shared, store_shared
+from fastmlp.kernels.cuda.plans import PAD, Tile
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
 
-__all__ = ["Operand", "Tile", "product_of", "reader"]
-
-
-class Tile(NamedTuple):
-    """The shape of a tile: its sums, those of a thread, and how many products are staged at a time."""
-
-    rows: int
-    columns: int
-    down: int
-    across: int
-    depth: int
-
-    def ways(self, threads: int) -> int:
-        """Threads that share a square of sums, each with a part of the depth: a power of two."""
-        ways = 1
-        while 2 * ways * self.squares <= threads and self.depth % (8 * ways) == 0:
-            ways *= 2
-        return ways
-
-    @property
-    def squares(self) -> int:
-        """Threads that it takes to hold the sums once."""
-        return (self.rows // self.down) * (self.columns // self.across)
-
-    def numbers(self, threads: int) -> int:
-        """Numbers of shared memory that it takes: two chunks of both operands, then the sums of every way."""
-        staged = 2 * self.depth * (self.rows + self.columns + 2 * PAD)
-        return max(staged, self.ways(threads) * self.rows * self.columns)
-
-
-PAD = 4  #: numbers between the lines of staging memory, which would else begin in the same banks
+__all__ = ["Operand", "product_of", "reader"]
 
 
 class Operand(NamedTuple):

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from fastmlp.kernels.cuda.functions import Hyperparameters, activations, update
 from fastmlp.kernels.cuda.instructions import acquire, arrive
-from fastmlp.kernels.cuda.products import Operand, Tile, product_of, reader
+from fastmlp.kernels.cuda.plans import Tile
+from fastmlp.kernels.cuda.products import Operand, product_of, reader
 from fastmlp.kernels.cuda.rows import lanes_of, row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
