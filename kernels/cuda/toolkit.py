@@ -2,7 +2,8 @@
 
 Importing this module imports numba-cuda. Not public there, and so what another release may take away:
 
-- ``numba.cuda.np.arrayobj.make_array``: an intrinsic finds the address of an array's element with it.
+- ``numba.cuda.np.arrayobj.make_array`` and ``numba.cuda.cgutils``: an intrinsic finds the address of an array's element
+  with the one, and reads tuples and declares functions with the other.
 - ``numba.cuda.cudadrv.driver``: what numba-cuda has no function for is asked of the driver by its own functions.
 - ``numba.cuda.cudadrv.nvvm``: whether the compiler library is there, for a message that says so.
 - What `compiled_for`, `launch_together` and `compiling_for` do: their docstrings have the reasons.
@@ -52,10 +53,15 @@ def _load() -> None:
 
 _load()
 
-from numba import cuda  # noqa: E402 (what follows can be imported now)
-from numba.cuda import types  # noqa: E402
-from numba.cuda.core import config  # noqa: E402
-from numba.cuda.types import float32, float64, int32, int64, uint8, uint32, uint64  # noqa: E402
+# ruff: noqa: E402 (only now can it be imported)
+from llvmlite import ir
+from numba import cuda
+from numba.cuda import cgutils, types
+from numba.cuda.core import config
+from numba.cuda.cudadrv import driver, nvvm
+from numba.cuda.extending import intrinsic
+from numba.cuda.np.arrayobj import make_array
+from numba.cuda.types import float32, float64, int32, int64, uint8, uint32, uint64
 
 __all__ = [
     "SIMULATED",
@@ -84,19 +90,6 @@ __all__ = [
 
 #: Whether kernels run in a simulator (NUMBA_ENABLE_CUDASIM=1) instead of on a device.
 SIMULATED = bool(config.ENABLE_CUDASIM)
-
-cgutils: Any = None
-driver: Any = None
-intrinsic: Any = None
-ir: Any = None
-make_array: Any = None
-nvvm: Any = None
-if not SIMULATED:
-    from llvmlite import ir
-    from numba.cuda import cgutils
-    from numba.cuda.cudadrv import driver, nvvm
-    from numba.cuda.extending import intrinsic
-    from numba.cuda.np.arrayobj import make_array
 
 
 def compiled_for(kernel: Any, arguments: Sequence[Any]) -> Any:
