@@ -27,11 +27,9 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from fastmlp.atomic import write_atomically
 from fastmlp.bench import machine, results
-from fastmlp.kernels.cuda.missing import load
 from fastmlp.kernels.cuda.variants import Variant
 
 Rows = dict[tuple[str, str], dict[str, Any]]
@@ -137,7 +135,7 @@ def missing() -> str | None:
         from cuda.bindings import nvjitlink
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
-        load()
+        importlib.import_module("fastmlp.kernels.cuda.toolkit")
     except Exception as error:  # a broken installation fails in many ways; each is a reason
         return f"numba-cuda or its own packages can't be imported ({type(error).__name__}: {error}); {how}"
     for library, package in (("nvvm", "nvidia-nvvm"), ("nvJitLink", "nvidia-nvjitlink")):
@@ -181,10 +179,10 @@ def compile_kernel(kernel: Any, signature: tuple, capability: tuple[int, int], b
     bounds : tuple of int
         Threads of a block and blocks on a multiprocessor, for a kernel whose options have no launch bounds.
     """
-    from numba import cuda
+    from fastmlp.kernels.cuda.toolkit import compiling_for, cuda
 
     options = getattr(kernel, "targetoptions", {})
-    with device_of(capability):
+    with compiling_for(capability):
         code, _ = cuda.compile(
             function_of(kernel),
             signature,
@@ -201,15 +199,6 @@ def compile_kernel(kernel: Any, signature: tuple, capability: tuple[int, int], b
     text, _ = link(code, capability, limit, ptx=True)
     doubles = any("float64" in str(given) for given in signature)
     return Compiled(**resources(log), ptx=opcodes(text.decode()), sass=machine_opcodes(cubin), float64_arrays=doubles)
-
-
-def device_of(capability: tuple[int, int]):
-    """A context in which Numba takes this for the current device: device functions ask for it when they compile."""
-
-    class Device:
-        compute_capability = capability
-
-    return mock.patch("numba.cuda.dispatcher.get_current_device", return_value=Device)
 
 
 def link(code: bytes, capability: tuple[int, int], max_registers: int | None, ptx: bool = False) -> tuple[bytes, str]:

@@ -248,13 +248,10 @@ def bytes_touched(work: Work) -> float:
 
 
 def mnist_is_here() -> bool:
-    """Whether MNIST is found on this machine; nothing is downloaded.
-
-    In a checkout on a machine without platformdirs the user's cache is unknown: then it is not there.
-    """
+    """Whether MNIST is found on this machine; nothing is downloaded."""
     try:
         datasets.mnist(download=False, progress=False)
-    except (datasets.DataNotFound, ModuleNotFoundError):
+    except datasets.DataNotFound:
         return False
     return True
 

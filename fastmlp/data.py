@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from fastmlp import checks
+from fastmlp.kernels.folders import user_cache
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -133,9 +134,7 @@ class Dataset:
 
 def cache_folder() -> Path:
     """The folder of the user's cache that MNIST is downloaded to; it need not exist yet."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("fastmlp")) / "mnist"
+    return user_cache() / "mnist"
 
 
 def mnist(path: str | os.PathLike[str] | None = None, *, download: bool = True, progress: bool = True) -> Dataset:
@@ -444,8 +443,10 @@ def _download(cache: Path, progress: bool) -> list[str]:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return [f"the folder {cache} can't be made ({error.strerror})"]
-    import pooch
-
+    try:
+        import pooch
+    except ImportError as error:
+        return [f"{_brief(error)}; pip install pooch"]
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel("WARNING")  # the bar tells what pooch would log

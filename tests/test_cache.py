@@ -401,8 +401,12 @@ def test_a_relative_folder_in_one_that_is_gone_is_told(monkeypatch, tmp_path, fr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows always knows a home folder")
-def test_without_a_home_folder_one_warning_is_all(monkeypatch, tmp_path, fresh):
+@pytest.mark.parametrize("missing", [(), ("platformdirs",)], ids=["", "no platformdirs"])
+def test_without_a_home_folder_one_warning_is_all(missing, monkeypatch, tmp_path, fresh):
     import pwd
+
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
 
     def unknown(number):
         raise KeyError(f"getpwuid(): uid not found: {number}")
@@ -413,6 +417,20 @@ def test_without_a_home_folder_one_warning_is_all(monkeypatch, tmp_path, fresh):
     monkeypatch.chdir(tmp_path)
     one_warning(Tried(DTYPES), "home folder", "NUMBA_CACHE_DIR")
     assert not list(tmp_path.iterdir()), "a folder was made where nobody looks for one"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the variables are those of other systems")
+def test_without_platformdirs_the_users_cache_is_where_its_variables_say(monkeypatch, tmp_path, fresh):
+    """In a checkout it may be missing."""
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for value, place in (("", "home/.cache"), ("relative", "home/.cache"), (str(tmp_path / "other"), "other")):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        fresh()
+        assert Tried().warnings == []
+        assert cache.folder() == tmp_path / place / "fastmlp" / "kernels"
+        assert list(cache.folder().glob("double_all-float32-*.nbc"))
 
 
 WRITER = """

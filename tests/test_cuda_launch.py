@@ -8,18 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fastmlp.kernels.cuda import missing
-
 if importlib.util.find_spec("numba_cuda") is None:
     pytest.skip("pip install '.[test]' brings numba-cuda", allow_module_level=True)
-else:
-    missing.load()
-
-from numba.cuda import dispatcher
-from numba.cuda.core import config as numba_config
-from numba.cuda.cudadrv import driver
 
 from fastmlp.kernels.cuda import device, memory
+from fastmlp.kernels.cuda.toolkit import config as numba_config
+from fastmlp.kernels.cuda.toolkit import driver
+
+from numba.cuda import dispatcher  # isort: skip
 
 
 class Compiled:

@@ -19,9 +19,8 @@ FUNCTIONS = [name for name, _ in inspect.getmembers(contract.Backend, inspect.is
 def installed(monkeypatch):
     """As if package and driver were there; each test takes something away."""
     pytest.importorskip("numba_cuda", reason="pip install '.[test]' brings numba-cuda")
-    missing.load()
-    from numba import cuda as numba_cuda
-    from numba.cuda.cudadrv import driver, nvvm
+    from fastmlp.kernels.cuda.toolkit import cuda as numba_cuda
+    from fastmlp.kernels.cuda.toolkit import driver, nvvm
 
     monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
     monkeypatch.delenv("FASTMLP_CUDA_DEVICE", raising=False)
@@ -96,6 +95,21 @@ def test_numba_cuda_cant_be_imported(module, error):
     assert error.split("(")[0] in first
     assert first.endswith("; pip install 'fastmlp[cuda]'")
     assert again == first
+
+
+def test_numbas_own_cuda_is_not_taken_for_numba_cuda():
+    """Where Python has not read numba-cuda's .pth file, ``numba.cuda`` is another module."""
+    pytest.importorskip("numba_cuda", reason="pip install '.[test]' brings numba-cuda")
+    done = run_python(
+        "import sys, types\n"
+        "from fastmlp.kernels.cuda import missing\n"
+        "missing._has_driver = lambda: True\n"
+        "sys.modules['numba.cuda'] = types.ModuleType('numba.cuda')\n"
+        "sys.modules['numba.cuda'].__file__ = 'elsewhere/numba/cuda/__init__.py'\n"
+        "print(missing.reason())\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "numba.cuda is Numba's own, in elsewhere/numba/cuda/__init__.py" in done.stdout
 
 
 def test_numba_cuda_can_be_imported_without_what_numpy_took_away():

@@ -542,6 +542,17 @@ def test_without_a_network_both_mirrors_are_given_up_at_once(cache, monkeypatch)
     assert in_cache(cache) == set()
 
 
+def test_without_pooch_what_is_here_is_read_and_nothing_is_downloaded(cache, monkeypatch):
+    """In a checkout it may be missing; so may platformdirs."""
+    for name in ("pooch", "platformdirs"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent.parent))
+    with pytest.raises(data.DataNotFound, match=r"(?s)not downloaded:.*pip install pooch.*FASTMLP_DATA"):
+        data.mnist()
+    write(cache, contents())
+    assert data.mnist().source == f"{cache} (your cache)"
+
+
 def test_mirrors_that_never_answer_are_given_up_together(published, serve, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         silent = tuple(f"http://127.0.0.1:{server.getsockname()[1]}/" for server in (first, second))

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import llvmlite
 import numba
-import platformdirs
 from numba import njit
 from numba.core import config
 from numba.core.caching import NullCache
@@ -31,6 +30,7 @@ from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from fastmlp.kernels.cpu.target import vector_bits
+from fastmlp.kernels.folders import user_cache
 
 #: Numba's settings that change what it compiles, besides the CPU's name and features.
 SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
@@ -67,15 +67,8 @@ def source_digest() -> str:
 
 def _root() -> Path:
     """The folder in which ours is; absolute, so that it stays the same one when the process changes its own."""
-    root = os.environ.get("NUMBA_CACHE_DIR")
-    if not root:
-        try:
-            root = platformdirs.user_cache_dir("fastmlp")
-        except RuntimeError:  # no home folder is known; versions of platformdirs differ in how they say so
-            root = "~"
-        if root.startswith("~"):
-            raise OSError("no home folder is known")
-    return Path(root).absolute()
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    return (Path(named) if named else user_cache()).absolute()
 
 
 @cache

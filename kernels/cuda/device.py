@@ -8,15 +8,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba import cuda
-from numba.cuda.core import config as numba_config
-
 from fastmlp.kernels.cuda.config import SHARED_MEMORY_UNASKED
-from fastmlp.kernels.cuda.elementwise import SIMULATED
 from fastmlp.kernels.cuda.missing import DEVICE_VARIABLE, device_number
-
-if not SIMULATED:
-    from numba.cuda.cudadrv import driver
+from fastmlp.kernels.cuda.toolkit import SIMULATED, allow_shared_memory, compiled_for, config, cuda, launch_together
 
 __all__ = ["Device", "Queue", "current", "device", "on", "rehearsal", "stream"]
 
@@ -103,11 +97,11 @@ class Device:
         if getattr(_here, "rehearses", False):
             return
         with _configuring:  # few blocks are meant: Numba's warning about them is for others
-            warns, numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = numba_config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+            warns, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
             try:
                 configured = kernel[blocks, threads, stream, shared]
             finally:
-                numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
+                config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
         configured(*arguments)
 
     def blocks_at_once(self, kernel: Any, threads: int, arguments: Sequence[Any], shared: int = 0) -> int:
@@ -116,14 +110,12 @@ class Device:
 
     def _compiled(self, kernel: Any, arguments: Sequence[Any], shared: int) -> Any:
         """The kernel compiled for these arguments, and allowed so much shared memory."""
+        compiled = compiled_for(kernel, arguments)
         if SIMULATED:
-            return kernel.overloads[()]
-        compiled = kernel.compile(tuple(kernel.typeof_pyval(argument) for argument in arguments))
+            return compiled
         whole = shared + compiled.shared_mem_per_block
         if whole > SHARED_MEMORY_UNASKED and self._allowed.get(compiled, 0) < shared:
-            function = compiled.library.get_cufunc()
-            attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            driver.driver.cuKernelSetAttribute(attribute, shared, function.handle, self.id)
+            allow_shared_memory(compiled, shared, self.id)
             self._allowed[compiled] = shared
         return compiled
 
@@ -134,8 +126,7 @@ class Device:
                 f"a kernel of {blocks} blocks of {threads} threads that wait for one another does not fit {self!r}: "
                 f"{most} run at the same time"
             )
-        # Numba sets this flag itself for kernels that use its grid group, which would link the device runtime.
-        compiled.cooperative = True
+        launch_together(compiled)
 
 
 class Queue(NamedTuple):

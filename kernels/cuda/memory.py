@@ -5,14 +5,10 @@ from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from fastmlp.kernels.cuda.device import Device, current
-from fastmlp.kernels.cuda.elementwise import SIMULATED
+from fastmlp.kernels.cuda.toolkit import SIMULATED, cuda, gpu_of
 from fastmlp.kernels.updates import Rule
-
-if not SIMULATED:
-    from numba.cuda.cudadrv import driver
 
 __all__ = [
     "address",
@@ -45,8 +41,7 @@ def owner(array: Any) -> int | None:
     """The number of the GPU in whose memory a device array is; None where there is but one."""
     if SIMULATED or len(cuda.gpus) == 1 or not address(array):
         return None
-    attribute = driver.binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    return int(driver.driver.cuPointerGetAttribute(attribute, address(array)))
+    return gpu_of(address(array))
 
 
 def amount(size: float) -> str:

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import warnings
 from functools import cache
 
 import numpy as np
@@ -38,36 +37,15 @@ def reason() -> str | None:
 def _import_reason(*modules: str) -> str | None:
     """Why numba-cuda can't be imported, or these modules after it; asked once, as Python does not repeat all of it."""
     try:
-        load()
-        for module in modules:
+        for module in ("fastmlp.kernels.cuda.toolkit", *modules):
             importlib.import_module(module)
     except Exception as error:  # a broken installation fails in many ways; each is a reason
         return f"numba-cuda can't be imported with NumPy {np.__version__} ({type(error).__name__}: {error}); {INSTALL}"
     return None
 
 
-def load() -> None:
-    """Import numba-cuda; whatever imports from ``numba.cuda`` comes after this.
-
-    Up to 0.30 at least it asks NumPy for ``row_stack``, a name for ``vstack`` that NumPy 2.5 took away, and converts a
-    time difference in a way that NumPy warns of. For the length of the import the name is there, the warning is not.
-    """
-    names = vars(np)
-    lent = "row_stack" not in names
-    if lent:
-        names["row_stack"] = np.vstack
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The 'generic' unit for NumPy timedelta", DeprecationWarning)
-            importlib.import_module("numba.cuda")
-            importlib.import_module("numba.cuda.np.arrayobj")  # it would be imported by the first compilation
-    finally:
-        if lent:
-            del names["row_stack"]
-
-
 def _simulator_reason() -> str | None:
-    from numba import cuda
+    from fastmlp.kernels.cuda.toolkit import cuda
 
     if hasattr(cuda, "concurrent"):  # tests/cuda_simulator.py has put its own in the place of Numba's
         return None
@@ -80,8 +58,7 @@ def _simulator_reason() -> str | None:
 @cache
 def _device_reason(chosen: str | None) -> str | None:
     """What is missing of libraries and device; asked once for each value of the variable."""
-    from numba import cuda
-    from numba.cuda.cudadrv import driver, nvvm
+    from fastmlp.kernels.cuda.toolkit import cuda, driver, nvvm
 
     if not cuda.is_available():
         problem = cuda.cuda_error()

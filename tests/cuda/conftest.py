@@ -10,9 +10,8 @@ import pytest
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 if SIMULATED:
-    from fastmlp.kernels.cuda.missing import load
+    import fastmlp.kernels.cuda.toolkit  # noqa: F401 (before anything else of numba-cuda)
 
-    load()
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import cuda_simulator
 
