@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels.cuda import arguments, finite, inference, large, memory, resident
+from fastmlp.kernels.cuda import arguments, launch, memory
 from fastmlp.kernels.cuda.device import Queue, current, rehearsal
+from fastmlp.kernels.cuda.records import Arrays
 from fastmlp.kernels.network import DTYPES, Network
 from fastmlp.kernels.updates import Rule, State
 
@@ -38,48 +39,59 @@ def _slots(rule: Rule, state: State) -> Any:
     """The state's arrays on the GPU; a rule that has none gets an entry that no kernel reads."""
     if rule.slots:
         return arguments.on_device(state.slots, "the optimizer's state")
-    device, stream = current()
-    return memory.scratch(device, stream, ("no state", state.slots.dtype.str), 1, state.slots.dtype)
+    return memory.scratch(*current(), "no state", 1, state.slots.dtype)
+
+
+def _samples(parameters: Any, X: Any) -> tuple[Any, Any]:
+    """Parameters and samples on the GPU, flat."""
+    return arguments.on_device(parameters, "the parameters"), arguments.on_device(X, "X")
 
 
 def feedforward(network: Network, parameters: Any, X: Any) -> list[np.ndarray]:
     """Activations T [n, units] of every layer after the input."""
     n, sizes = arguments.inputs(network, parameters, X), network.sizes[1:]
-    with at_work() as (device, stream):
-        out = memory.empty(n * sum(sizes), network.dtype, "the activations")
-        inference.feedforward(device, network, *_samples(parameters, X), out, stream)
-        flat = memory.fetch(out, stream)
-    ends = np.cumsum([n * size for size in sizes])[:-1]
-    return [part.reshape(n, size) for part, size in zip(np.split(flat, ends), sizes, strict=True)]
+    with at_work() as queue:
+        outputs = memory.empty(n * sizes[-1], network.dtype, "the outputs")
+        done = launch.all_samples(network, "feedforward", *_samples(parameters, X), None, queue, results=outputs)
+        values = memory.fetch(done.values, queue.stream)
+        ends = np.cumsum([n * width for width in done.widths])
+        hidden = [
+            part.reshape(n, -1)[:, :units].copy()
+            for part, units in zip(np.split(values, ends[:-1])[:-1], sizes[:-1], strict=True)
+        ]
+        return [*hidden, memory.fetch(outputs, queue.stream).reshape(n, -1)]
 
 
 def predict(network: Network, parameters: Any, X: Any) -> np.ndarray:
     """Outputs T [n, n_out]."""
-    n, n_out = arguments.inputs(network, parameters, X), network.sizes[-1]
-    with at_work() as (device, stream):
-        out = memory.empty(n * n_out, network.dtype, "the outputs")
-        inference.predict(device, network, *_samples(parameters, X), out, stream)
-        return memory.fetch(out, stream).reshape(n, n_out)
+    n = arguments.inputs(network, parameters, X)
+    with at_work() as queue:
+        outputs = memory.empty(n * network.sizes[-1], network.dtype, "the outputs")
+        launch.all_samples(network, "predict", *_samples(parameters, X), None, queue, results=outputs)
+        return memory.fetch(outputs, queue.stream).reshape(n, -1)
 
 
 def evaluate(network: Network, parameters: Any, X: Any, Y: Any) -> tuple[float, int]:
     """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
-    arguments.inputs(network, parameters, X, Y)
-    with at_work() as (device, stream):
-        loss = memory.zeros(1, network.dtype, stream)
-        hits = memory.zeros(1, np.uint32, stream)
-        inference.evaluate(device, network, *_samples(parameters, X), _targets(Y), loss, hits, stream)
-        return float(memory.fetch(loss, stream)[0]), int(memory.fetch(hits, stream)[0])
+    n = arguments.inputs(network, parameters, X, Y)
+    with at_work() as queue:
+        hits = memory.zeros(1, np.uint32, queue.stream)
+        Y = arguments.on_device(Y, "Y")
+        done = launch.all_samples(network, "evaluate", *_samples(parameters, X), Y, queue, hits=hits)
+        losses = memory.fetch(done.losses, queue.stream).astype(np.float64)
+        counts = np.minimum(done.rows, n - done.rows * np.arange(len(losses)))
+        return float(losses @ counts / n), int(memory.fetch(hits, queue.stream)[0])
 
 
 def backpropagation(network: Network, parameters: Any, X: Any, Y: Any) -> tuple[np.ndarray, float]:
     """Gradients T [network.size] and the mean loss of X and Y as one batch."""
     arguments.inputs(network, parameters, X, Y)
-    with at_work() as (device, stream):
-        gradients = memory.zeros(network.size, network.dtype, stream, "the gradients")
-        loss = memory.zeros(1, network.dtype, stream)
-        inference.backpropagation(device, network, *_samples(parameters, X), _targets(Y), gradients, loss, stream)
-        return memory.fetch(gradients, stream, network.zeros()), float(memory.fetch(loss, stream)[0])
+    with at_work() as queue:
+        gradients = memory.zeros(network.size, network.dtype, queue.stream, "the gradients")
+        Y = arguments.on_device(Y, "Y")
+        done = launch.all_samples(network, "gradient", *_samples(parameters, X), Y, queue, results=gradients)
+        loss = float(memory.fetch(done.losses, queue.stream)[0])
+        return memory.fetch(gradients, queue.stream, network.zeros()), loss
 
 
 def update_weights(rule: Rule, parameters: Any, gradients: Any, state: State) -> None:
@@ -89,14 +101,14 @@ def update_weights(rule: Rule, parameters: Any, gradients: Any, state: State) ->
     arguments.flat("gradients", gradients, given.size, str(given.dtype))
     arguments.state(rule, state, parameters)
     arguments.writable(parameters=parameters)
-    with at_work() as (device, stream):
+    with at_work() as queue:
         w = arguments.on_device(parameters, "the parameters")
         g = arguments.on_device(gradients, "the gradients")
         slots = _slots(rule, state)
-        inference.update_weights(device, rule, w, g, slots, int(state.step[0]), stream)
-        _bring_back(parameters, w, stream)
+        launch.update_weights(rule, w, g, slots, int(state.step[0]), queue)
+        _bring_back(parameters, w, queue.stream)
         if rule.slots:
-            _bring_back(state.slots, slots, stream)
+            _bring_back(state.slots, slots, queue.stream)
     state.step += 1
 
 
@@ -116,86 +128,56 @@ def train_epoch(
     arguments.state(rule, state, parameters)
     arguments.writable(parameters=parameters)
     arguments.order(order, n, batch_size)
-    batches = -(-len(order) // batch_size)
+    batch = min(batch_size, len(order))
+    steps = -(-len(order) // batch)
     if errors is not None:
-        arguments.flat("errors", errors, batches, "float64")
+        arguments.flat("errors", errors, steps, "float64")
         arguments.writable(errors=errors)
-    with at_work() as (device, stream):
+    with at_work() as queue:
         w, samples = _samples(parameters, X)
-        slots, targets = _slots(rule, state), _targets(Y)
-        figures = memory.empty((1 if errors is None else 2) * batches, network.dtype, "the losses")
-        path = _path(network, rule, min(batch_size, len(order)), samples.dtype)
-        path.train_epoch(
-            device,
-            network,
-            rule,
+        slots, targets = _slots(rule, state), arguments.on_device(Y, "Y")
+        figures = memory.empty((1 if errors is None else 2) * steps, network.dtype, "the losses")
+        adam = memory.corrections(rule, int(state.step[0]), steps, network.dtype) if rule.kind == "adam" else None
+        arrays = Arrays(
             w,
             slots,
-            int(state.step[0]),
             samples,
             targets,
             memory.staged(order, np.int32, "the order"),
-            min(batch_size, len(order)),
-            figures[:batches],
-            None if errors is None else figures[batches:],
-            stream,
+            figures[:steps],
+            figures[-steps:],
+            figures if adam is None else memory.place(adam, queue.stream, "corrections"),
         )
-        found = memory.fetch(figures, stream).astype(np.float64)
-        _bring_back(parameters, w, stream)
+        launch.train(network, rule, arrays, batch, errors is not None, queue)
+        found = memory.fetch(figures, queue.stream).astype(np.float64)
+        _bring_back(parameters, w, queue.stream)
         if rule.slots:
-            _bring_back(state.slots, slots, stream)
+            _bring_back(state.slots, slots, queue.stream)
     if errors is not None:
-        errors[:] = found[batches:]
-    state.step += batches
-    return found[:batches]
-
-
-def _path(network: Network, rule: Rule, batch_size: int, samples: np.dtype) -> Any:
-    """The module that trains: the one that keeps the weights in the multiprocessors, where they fit and it pays."""
-    device, _ = current()
-    return resident if resident.suits(device, network, rule, batch_size, samples) else large
-
-
-def _samples(parameters: Any, X: Any) -> tuple[Any, Any]:
-    """Parameters and samples on the GPU, flat."""
-    return arguments.on_device(parameters, "the parameters"), arguments.on_device(X, "X")
-
-
-def _targets(Y: Any) -> Any:
-    return arguments.on_device(Y, "Y")
+        errors[:] = found[steps:]
+    state.step += steps
+    return found[:steps]
 
 
 def is_finite(array: Any) -> bool:
     """Whether a device array holds neither nan nor infinity."""
-    with at_work() as (device, stream):
-        return finite.is_finite(device, arguments.on_device(array, "an array"), stream)
+    with at_work() as queue:
+        return launch.is_finite(arguments.on_device(array, "an array"), queue)
 
 
 def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int) -> None:
     """Compile, or load from the cache, what training this network on this data needs.
 
-    Kernels are written for exact shapes, the samples' dtype and the batch size: a rehearsal of an epoch of one batch,
-    on arrays of one sample, asks for what an epoch will ask for.
+    Kernels are made for exact sizes, the samples' dtype and the batch size: a rehearsal of an epoch of one batch, on
+    arrays of one sample, asks for what an epoch will ask for.
     """
-    few = memory.empty((1, network.sizes[0]), arguments.described(X).dtype)
-    labels = arguments.described(Y).ndim == 1
-    with _building, rehearsal(), at_work() as (device, stream):
-        size = 1 if labels else network.sizes[-1]
-        _path(network, rule, batch_size, few.dtype).train_epoch(
-            device,
-            network,
-            rule,
-            memory.empty(network.size, network.dtype),
-            memory.empty(max(rule.slots * network.size, 1), network.dtype),
-            0,
-            few.reshape(few.size),
-            memory.empty(size, np.int32 if labels else network.dtype),
-            memory.empty(batch_size, np.int32),
-            batch_size,
-            memory.empty(1, network.dtype),
-            None,
-            stream,
-        )
+    T, labels = np.dtype(network.dtype), arguments.described(Y).ndim == 1
+    with _building, rehearsal(), at_work() as queue:
+        one = memory.empty(1, T)
+        X = memory.empty(network.sizes[0], arguments.described(X).dtype)
+        Y = memory.empty(1 if labels else network.sizes[-1], np.int32 if labels else T)
+        arrays = Arrays(memory.empty(network.size, T), one, X, Y, memory.empty(batch_size, np.int32), one, one, one)
+        launch.train(network, rule, arrays, batch_size, False, queue)
 
 
 def warmup(dtypes: tuple[str, ...] = DTYPES) -> float:

@@ -191,8 +191,9 @@ def output(data, own, place, totals):
                         own.deltas[start + o] = y[k]
                     elif not TARGETS:
                         own.results[types.int64(at + s) * OUTPUTS + o] = z[k]
-            for o in range(int32(OUTPUTS) + lane, width, int32(ROW_LANES)):
-                own.deltas[start + o] = T(0)
+            if LEARNS:
+                for o in range(int32(OUTPUTS) + lane, width, int32(ROW_LANES)):
+                    own.deltas[start + o] = T(0)
     if TARGETS:
         add_up(totals, loss, error, hits, own)
 
