@@ -12,7 +12,7 @@ from fastmlp.kernels.cuda.config import ELEMENT_BLOCKS, ELEMENT_THREADS
 from fastmlp.kernels.cuda.device import Device, Queue
 from fastmlp.kernels.cuda.functions import Hyperparameters
 from fastmlp.kernels.cuda.plans import Given, Gpu
-from fastmlp.kernels.cuda.records import Arrays, Numbers
+from fastmlp.kernels.cuda.records import Arrays, Numbers, Scratch
 from fastmlp.kernels.cuda.specialise import is_cacheable, specialised
 from fastmlp.kernels.cuda.toolkit import cuda
 from fastmlp.kernels.network import Network
@@ -90,7 +90,7 @@ def launch_persistent(kernel: Kernel, network: Network, rule: Rule, arrays: Arra
 def launch_tiled(
     kernel: Kernel, network: Network, rule: Rule, arrays: Arrays, batch: int, queue: Queue, **results: Any
 ) -> None:
-    """Launch the tiled kernel; ``results`` are the arrays of its `Scratch` that the caller wants."""
+    """Launch the tiled kernel; ``results`` are the arrays of its `fastmlp.kernels.cuda.records.Scratch` that the caller wants."""
     device, stream = queue
     k, T = kernel.module, np.dtype(network.dtype)
     between = batch * (k.BEFORE[-1] + k.WIDTHS[-1])
@@ -98,7 +98,7 @@ def launch_tiled(
     def scratch(name: str, size: int, dtype: Any = T) -> Any:
         return results[name] if name in results else memory.scratch(device, stream, (name, k.JOB), max(size, 1), dtype)
 
-    own = k.Scratch(
+    own = Scratch(
         values=scratch("values", between),
         deltas=scratch("deltas", between if k.LEARNS else 1),
         parts=scratch("parts", k.SPLITS * k.SIZE if k.SPLITS > 1 else 1),

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["Arrays", "Numbers"]
+__all__ = ["Arrays", "Numbers", "Scratch"]
 
 
 class Arrays(NamedTuple):
@@ -29,3 +29,15 @@ class Numbers(NamedTuple):
     input_scale: Any
     input_shift: Any
     l2: Any
+
+
+class Scratch(NamedTuple):
+    """Flat arrays of the tiled kernel's own on the device; the contents of all but the counter do not matter."""
+
+    values: Any  #: T [batch * numbers of a sample between the layers]
+    deltas: Any  #: T, as long
+    parts: Any  #: T [SPLITS * SIZE], where there are splits
+    sums: Any  #: T [2 * blocks]: loss and error of the samples that a block had
+    counter: Any  #: uint32 [1], zero: blocks that have come to a barrier
+    results: Any  #: T: outputs [n * OUTPUTS] of predictions, or the gradients [SIZE]
+    hits: Any  #: uint32 [1], zero

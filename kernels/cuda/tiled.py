@@ -16,8 +16,6 @@ samples, at ``order``. What comes between the layers is in ``values`` and ``delt
 `WIDTHS[l]` numbers, of which those beyond the units are zero; ``deltas`` hold the slopes until δ is known.
 """
 
-from typing import Any, NamedTuple
-
 from fastmlp.kernels.cuda.functions import Hyperparameters, activations, update
 from fastmlp.kernels.cuda.instructions import acquire, arrive
 from fastmlp.kernels.cuda.plans import Tile
@@ -79,18 +77,6 @@ forward_values = product_of(DTYPE, FORWARD, THREADS, (False, numbers_of_own), (F
 delta_product = product_of(DTYPE, DELTA, THREADS, (False, numbers_of_own), (True, numbers_of_own))
 gradient_samples = product_of(DTYPE, GRADIENT, THREADS, (True, numbers_of_own), (True, samples))
 gradient_values = product_of(DTYPE, GRADIENT, THREADS, (True, numbers_of_own), (True, numbers_of_own))
-
-
-class Scratch(NamedTuple):
-    """Flat arrays of the kernel's own on the device; the contents of all but the counter do not matter."""
-
-    values: Any  #: T [batch * (BEFORE[-1] + WIDTHS[-1])]
-    deltas: Any  #: T, as long
-    parts: Any  #: T [SPLITS * SIZE], where there are splits
-    sums: Any  #: T [2 * blocks]: loss and error of the samples that a block had
-    counter: Any  #: uint32 [1], zero: blocks that have come to a barrier
-    results: Any  #: T: outputs [n * OUTPUTS] of predictions, or the gradients [SIZE]
-    hits: Any  #: uint32 [1], zero
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -344,7 +330,7 @@ def hyperparameters(data, numbers, step):
 def epoch(data, numbers, own, batch):
     """All steps of a job: one for each ``batch`` samples of the order.
 
-    ``data`` are `fastmlp.kernels.cuda.records.Arrays`, ``numbers`` its `Numbers`, ``own`` is `Scratch`. Shared memory
+    ``data`` are `fastmlp.kernels.cuda.records.Arrays`, ``numbers`` its `Numbers`, ``own`` its `Scratch`. Shared memory
     given at the launch: `POOL` numbers.
     """
     pool, totals = cuda.shared.array(0, T), cuda.shared.array(BLOCK_SUMS, T)
