@@ -9,13 +9,17 @@ Words
     that it belongs to, its *tag*. Such a word is written and read whole, so a reader that finds the tag has the value
     as well: no fence, no counter, one trip through the cache. A float64 takes two words, each with the tag.
 
+Whole numbers
+    Numba adds and multiplies two of 32 bits to one of 64, which takes a GPU several instructions. Kernels therefore
+    put ``int32()`` around a whole expression: only its low bits are then worked out.
+
 Vectors
     16 bytes: four float32 or two float64, as a tuple. The element must be aligned to 16 bytes.
 """
 
 import numpy as np
 
-from fastmlp.kernels.cuda.toolkit import SIMULATED, cuda, intrinsic, ir, make_array, types
+from fastmlp.kernels.cuda.toolkit import SIMULATED, cuda, int32, intrinsic, ir, make_array, types, uint32
 
 __all__ = [
     "acquire",
@@ -25,8 +29,10 @@ __all__ = [
     "copy_async",
     "load_global",
     "load_shared",
+    "quotient",
     "receive",
     "receive_double",
+    "remainder",
     "send",
     "send_double",
     "store_global",
@@ -317,3 +323,15 @@ else:
             array[int(index) + i] = value
 
     store_global = store_shared
+
+
+@cuda.jit(device=True, forceinline=True)
+def quotient(a, n):
+    """The int32 a // n of numbers that are not negative: a multiplication and a shift, with no rules for signs."""
+    return int32(uint32(a) // uint32(n))
+
+
+@cuda.jit(device=True, forceinline=True)
+def remainder(a, n):
+    """The int32 a % n, likewise."""
+    return int32(uint32(a) % uint32(n))

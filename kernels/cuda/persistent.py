@@ -18,8 +18,10 @@ from fastmlp.kernels.cuda.instructions import (
     commit_copies,
     copy_async,
     load_shared,
+    quotient,
     receive,
     receive_double,
+    remainder,
     send,
     send_double,
     wait_copies,
@@ -98,7 +100,7 @@ row = row_functions(DTYPE, OUTPUTS, (OUTPUT, LOSS), LABELS)
 @cuda.jit(device=True, forceinline=True)
 def shared_out(low, high, bit, lane):
     """A lane and its partner, ``bit`` away, add up two numbers of each: one keeps the first sum, the other the second."""
-    upper = lane & int32(bit) != 0
+    upper = int32(lane & bit) != 0
     return (high if upper else low) + cuda.shfl_xor_sync(ALL_LANES, low if upper else high, bit)
 
 
@@ -143,20 +145,20 @@ else:
 @cuda.jit(device=True, forceinline=True)
 def vector_at(place, j):
     """The number of a thread's vector j of inputs; beyond the last, of the vector of zeros behind it."""
-    return min(place + j * int32(SPAN), int32(INPUT_VECTORS))
+    return int32(min(int32(place + j * SPAN), int32(INPUT_VECTORS)))
 
 
 @cuda.jit(device=True, forceinline=True)
 def fetch(x, half, sample, data, rows):
     """Start copying the samples of a step into a half of their memory."""
-    for e in range(int32(cuda.threadIdx.x), rows * int32(COPIES), int32(THREADS)):
-        i, k = e // int32(COPIES), e % int32(COPIES)
-        origin = types.int64(sample[half * int32(BATCH) + i]) * INPUTS
-        target = half * int32(SAMPLES_SIZE) + i * int32(ROW)
+    for e in range(int32(cuda.threadIdx.x), int32(rows * COPIES), int32(THREADS)):
+        i, k = quotient(e, COPIES), remainder(e, COPIES)
+        origin = types.int64(sample[int32(half * BATCH + i)]) * INPUTS
+        target = int32(half * SAMPLES_SIZE + i * ROW)
         if WHOLE:
-            copy_async(x, target + k * int32(PER_COPY), data.X, origin + k * int32(PER_COPY))
+            copy_async(x, int32(target + k * PER_COPY), data.X, origin + int32(k * PER_COPY))
         else:
-            x[target + k] = data.X[origin + k]
+            x[int32(target + k)] = data.X[origin + k]
     commit_copies()
 
 
@@ -164,61 +166,61 @@ def fetch(x, half, sample, data, rows):
 def feedforward(x, half, rows, w, sums, numbers):
     """Each warp's part of z = W₁ x, for the units of its group."""
     thread = int32(cuda.threadIdx.x)
-    place, group, lane = thread % int32(SPAN), thread // int32(SPAN), thread % int32(32)
-    mine = (place // int32(32)) * int32(HIDDEN_SIZE) + group * int32(UNITS) + lane * int32(UNITS) // int32(32)
+    place, group, lane = remainder(thread, SPAN), quotient(thread, SPAN), remainder(thread, 32)
+    mine = int32(quotient(place, 32) * HIDDEN_SIZE + group * UNITS + quotient(lane * UNITS, 32))
     v, z = cuda.local.array(VECTOR, T), cuda.local.array(UNITS, T)
     for i in range(rows):
         for u in range(UNITS):
             z[u] = T(0)
         for j in range(VECTORS):
             vector = vector_at(place, j)
-            at = half * int32(SAMPLES_SIZE) + i * int32(ROW) + vector * int32(VECTOR)
-            load_inputs(v, x, at, vector * int32(VECTOR), numbers)
+            at = int32(half * SAMPLES_SIZE + i * ROW + vector * VECTOR)
+            load_inputs(v, x, at, int32(vector * VECTOR), numbers)
             for u in range(UNITS):
                 for q in range(VECTOR):
                     z[u] += w[j * PIECE + u * VECTOR + q] * v[q]
         total = fold(z, lane)
-        if lane % int32(32 // UNITS) == 0:
-            sums[mine + i * int32(BLOCK_UNITS)] = total
+        if remainder(lane, 32 // UNITS) == 0:
+            sums[int32(mine + i * BLOCK_UNITS)] = total
 
 
 @cuda.jit(device=True, forceinline=True)
 def activate(sums, small, a, slope, rows):
     """Values and slopes of the block's units; a unit that is none has the value 0."""
-    for e in range(int32(cuda.threadIdx.x), rows * int32(BLOCK_UNITS), int32(THREADS)):
-        u = e % int32(BLOCK_UNITS)
-        z = small[UNIT_BIASES + u]
+    for e in range(int32(cuda.threadIdx.x), int32(rows * BLOCK_UNITS), int32(THREADS)):
+        u = remainder(e, BLOCK_UNITS)
+        z = small[int32(UNIT_BIASES + u)]
         for k in range(WARPS):
-            z += sums[k * HIDDEN_SIZE + e]
+            z += sums[int32(k * HIDDEN_SIZE + e)]
         value, slope[e] = hidden_activation(z)
-        a[e] = value if int32(cuda.blockIdx.x) * int32(BLOCK_UNITS) + u < int32(HIDDEN) else T(0)
+        a[e] = value if int32(cuda.blockIdx.x * BLOCK_UNITS + u) < HIDDEN else T(0)
 
 
 @cuda.jit(device=True, forceinline=True)
 def send_logits(a, small, words, rows, step):
     """This block's part of all logits."""
-    where = (step % int32(2) * int32(BLOCKS) + int32(cuda.blockIdx.x)) * int32(LOGITS)
-    for e in range(int32(cuda.threadIdx.x), rows * int32(OUTPUTS), int32(THREADS)):
-        i, o = e // int32(OUTPUTS), e % int32(OUTPUTS)
-        z = small[OUTPUT_BIASES + o]  # zero but in the first block
+    where = int32((remainder(step, 2) * BLOCKS + cuda.blockIdx.x) * LOGITS)
+    for e in range(int32(cuda.threadIdx.x), int32(rows * OUTPUTS), int32(THREADS)):
+        i, o = quotient(e, OUTPUTS), remainder(e, OUTPUTS)
+        z = small[int32(OUTPUT_BIASES + o)]  # zero but in the first block
         for u in range(BLOCK_UNITS):
-            z += a[i * int32(BLOCK_UNITS) + u] * small[u * OUTPUTS + o]
-        put(words, (where + e) * int32(WORDS), z, uint32(step + 1))
+            z += a[int32(i * BLOCK_UNITS + u)] * small[int32(u * OUTPUTS + o)]
+        put(words, int32((where + e) * WORDS), z, uint32(step + 1))
 
 
 @cuda.jit(device=True, forceinline=True)
 def receive_logit(words, e, step):
     """One logit: the sum of all blocks' parts, in their order. Words are asked for many at a time."""
     value, tag = cuda.local.array(ASKED, T), cuda.local.array(ASKED, uint32)
-    where, z, wanted = step % int32(2) * int32(BLOCKS * LOGITS) + e, T(0), uint32(step + 1)
+    where, z, wanted = int32(remainder(step, 2) * BLOCKS * LOGITS + e), T(0), uint32(step + 1)
     for first in range(0, BLOCKS, ASKED):
         for k in range(ASKED):
             if first + k < BLOCKS:
-                value[k], tag[k] = get(words, (where + (first + k) * int32(LOGITS)) * int32(WORDS))
+                value[k], tag[k] = get(words, int32((where + (first + k) * LOGITS) * WORDS))
         for k in range(ASKED):
             if first + k < BLOCKS:
                 while tag[k] != wanted:
-                    value[k], tag[k] = get(words, (where + (first + k) * int32(LOGITS)) * int32(WORDS))
+                    value[k], tag[k] = get(words, int32((where + (first + k) * LOGITS) * WORDS))
                 z += value[k]
     return z
 
@@ -227,75 +229,83 @@ def receive_logit(words, e, step):
 def output(words, d, row_figures, sample, data, rows, step):
     """d = ∂loss/∂logits; the loss and the squared error of each row. `ROW_LANES` threads share a row."""
     thread = int32(cuda.threadIdx.x)
-    own = thread % int32(ROW_LANES)
+    own = remainder(thread, ROW_LANES)
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
-    for turn in range(int32(ROW_TURNS)):
-        i = turn * int32(ROWS_AT_ONCE) + thread // int32(ROW_LANES)
+    for turn in range(ROW_TURNS):
+        i = int32(turn * ROWS_AT_ONCE + quotient(thread, ROW_LANES))
         for k in range(SHARE):
-            o, z[k], y[k] = own + k * int32(ROW_LANES), T(0), T(0)
-            if i < rows and o < int32(OUTPUTS):
-                y[k] = row.target(data.Y, sample[step % int32(2) * int32(BATCH) + i], o)
-                z[k] = receive_logit(words, i * int32(OUTPUTS) + o, step)
-        value, error, _ = row.finish(z, y, i < rows, own, rows)
+            o, z[k], y[k] = int32(own + k * ROW_LANES), T(0), T(0)
+            if i < rows and o < OUTPUTS:
+                y[k] = row.target(data.Y, sample[int32(remainder(step, 2) * BATCH + i)], o)
+                z[k] = receive_logit(words, int32(i * OUTPUTS + o), step)
+        told = cuda.blockIdx.x == BLOCKS - 1
+        value, error, _ = row.finish(z, y, i < rows, own, rows, told)
         for k in range(SHARE):
-            o = own + k * int32(ROW_LANES)
-            if i < rows and o < int32(OUTPUTS):
-                d[i * int32(OUTPUTS) + o] = y[k]
-        if i < rows and own == 0:
-            row_figures[i], row_figures[int32(BATCH) + i] = value, error
+            o = int32(own + k * ROW_LANES)
+            if i < rows and o < OUTPUTS:
+                d[int32(i * OUTPUTS + o)] = y[k]
+        if told and i < rows and own == 0:
+            row_figures[i], row_figures[int32(BATCH + i)] = value, error
 
 
 @cuda.jit(device=True, forceinline=True)
 def report(row_figures, data, rows, step):
-    """The first warp of the first block tells the step's mean loss and error."""
-    if int32(cuda.blockIdx.x) == 0 and int32(cuda.threadIdx.x) < 32:
+    """The first warp of the last block tells the step's mean loss and error."""
+    thread = int32(cuda.threadIdx.x)
+    if cuda.blockIdx.x == BLOCKS - 1 and thread < 32:
         value, error = T(0), T(0)
-        for i in range(int32(cuda.threadIdx.x), rows, int32(32)):
+        for i in range(thread, rows, int32(32)):
             value += row_figures[i]
-            error += row_figures[int32(BATCH) + i]
+            error += row_figures[int32(BATCH + i)]
         value, error = row.total(value, 32), row.total(error, 32)
-        if int32(cuda.threadIdx.x) == 0:
+        if thread == 0:
             data.losses[step] = value / T(rows)
             if ERRORS:
-                data.errors[step] = error / T(rows * int32(OUTPUTS))
+                data.errors[step] = error / T(int32(rows * OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)
 def backpropagation(d, small, slope, e, rows):
     """e = W₂ᵀ d ∘ σ'(z) of this block's units."""
-    for k in range(int32(cuda.threadIdx.x), rows * int32(BLOCK_UNITS), int32(THREADS)):
-        i, u, z = k // int32(BLOCK_UNITS), k % int32(BLOCK_UNITS), T(0)
+    for k in range(int32(cuda.threadIdx.x), int32(rows * BLOCK_UNITS), int32(THREADS)):
+        i, u, z = quotient(k, BLOCK_UNITS), remainder(k, BLOCK_UNITS), T(0)
         for o in range(OUTPUTS):
-            z += d[i * int32(OUTPUTS) + o] * small[u * int32(OUTPUTS) + o]
+            z += d[int32(i * OUTPUTS + o)] * small[int32(u * OUTPUTS + o)]
         e[k] = z * slope[k]
+
+
+@cuda.jit(device=True, forceinline=True)
+def small_gradient(k, given, small, rows, numbers):
+    """The gradient of a small parameter."""
+    a, d, e = given
+    g = T(0)
+    if k < OUTPUT_BIASES:
+        u, o = quotient(k, OUTPUTS), remainder(k, OUTPUTS)
+        for i in range(rows):
+            g += a[int32(i * BLOCK_UNITS + u)] * d[int32(i * OUTPUTS + o)]
+        if PENALTY:
+            g += numbers.l2 / T(rows) * small[k]
+    elif k < UNIT_BIASES:
+        for i in range(rows if cuda.blockIdx.x == 0 else int32(0)):
+            g += d[int32(i * OUTPUTS + k - OUTPUT_BIASES)]
+    else:
+        for i in range(rows):
+            g += e[int32(i * BLOCK_UNITS + k - UNIT_BIASES)]
+    return g
 
 
 @cuda.jit(device=True, forceinline=True)
 def update_small(small, state, given, rows, numbers, h):
     """A step of the weights to the outputs, and of the biases."""
-    a, d, e = given
     for k in range(int32(cuda.threadIdx.x), int32(SMALL if BIAS else OUTPUT_BIASES), int32(THREADS)):
-        g = T(0)
-        if k < int32(OUTPUT_BIASES):
-            u, o = k // int32(OUTPUTS), k % int32(OUTPUTS)
-            for i in range(rows):
-                g += a[i * int32(BLOCK_UNITS) + u] * d[i * int32(OUTPUTS) + o]
-            if PENALTY:
-                g += numbers.l2 / T(rows) * small[k]
-        elif k < int32(UNIT_BIASES):
-            for i in range(rows if int32(cuda.blockIdx.x) == 0 else int32(0)):
-                g += d[i * int32(OUTPUTS) + k - int32(OUTPUT_BIASES)]
-        else:
-            for i in range(rows):
-                g += e[i * int32(BLOCK_UNITS) + k - int32(UNIT_BIASES)]
-        step_of(small, k, state, k, int32(SMALL), g, h)
+        step_of(small, k, state, k, int32(SMALL), small_gradient(k, given, small, rows, numbers), h)
 
 
 @cuda.jit(device=True, forceinline=True)
 def update_first(x, half, rows, e, own, numbers, h):
     """A step of this thread's weights of the first layer; their gradient lives in no array."""
     thread = int32(cuda.threadIdx.x)
-    place, group = thread % int32(SPAN), thread // int32(SPAN)
+    place, group = remainder(thread, SPAN), quotient(thread, SPAN)
     w, state = own
     g, v = cuda.local.array(PIECE, T), cuda.local.array(VECTOR, T)
     for j in range(VECTORS):
@@ -303,10 +313,10 @@ def update_first(x, half, rows, e, own, numbers, h):
             g[k] = T(0)
         vector = vector_at(place, j)
         for i in range(rows):
-            at = half * int32(SAMPLES_SIZE) + i * int32(ROW) + vector * int32(VECTOR)
-            load_inputs(v, x, at, vector * int32(VECTOR), numbers)
+            at = int32(half * SAMPLES_SIZE + i * ROW + vector * VECTOR)
+            load_inputs(v, x, at, int32(vector * VECTOR), numbers)
             for u in range(UNITS):
-                delta = e[i * int32(BLOCK_UNITS) + group * int32(UNITS) + u]
+                delta = e[int32(i * BLOCK_UNITS + group * UNITS + u)]
                 for q in range(VECTOR):
                     g[u * VECTOR + q] += delta * v[q]
         for k in range(PIECE):
@@ -319,13 +329,13 @@ def update_first(x, half, rows, e, own, numbers, h):
 def first_layer(data, w, state, store):
     """This thread's weights of the first layer with their state, out of global memory or (``store``) back."""
     thread = int32(cuda.threadIdx.x)
-    unit = int32(cuda.blockIdx.x) * int32(BLOCK_UNITS) + thread // int32(SPAN) * int32(UNITS)
+    unit = int32(cuda.blockIdx.x * BLOCK_UNITS + quotient(thread, SPAN) * UNITS)
     for j in range(VECTORS):
-        first = (thread % int32(SPAN) + j * int32(SPAN)) * int32(VECTOR)
+        first = int32((remainder(thread, SPAN) + j * SPAN) * VECTOR)
         for u in range(UNITS):
             for q in range(VECTOR):
-                k, there = j * PIECE + u * VECTOR + q, unit + u < int32(HIDDEN) and first + q < int32(INPUTS)
-                at = int32(FIRST) + (unit + u) * int32(FIRST_STRIDE) + first + q
+                k, there = j * PIECE + u * VECTOR + q, int32(unit + u) < HIDDEN and int32(first + q) < INPUTS
+                at = int32(FIRST + (unit + u) * FIRST_STRIDE + first + q)
                 if store:
                     if there:
                         data.parameters[at] = w[k]
@@ -340,17 +350,16 @@ def first_layer(data, w, state, store):
 @cuda.jit(device=True, forceinline=True)
 def small_place(k):
     """Where a small parameter lies among all, or -1 where it is none of this block's. The first has the outputs' biases."""
-    first = int32(cuda.blockIdx.x) * int32(BLOCK_UNITS)
-    if k < int32(OUTPUT_BIASES):
-        unit, at = first + k // int32(OUTPUTS), int32(SECOND) + k % int32(OUTPUTS) * int32(SECOND_STRIDE)
-        return at + unit if unit < int32(HIDDEN) else int32(-1)
+    first = int32(cuda.blockIdx.x * BLOCK_UNITS)
+    if k < OUTPUT_BIASES:
+        unit = int32(first + quotient(k, OUTPUTS))
+        return int32(SECOND + remainder(k, OUTPUTS) * SECOND_STRIDE + unit) if unit < HIDDEN else int32(-1)
     if not BIAS:
         return int32(-1)
-    if k < int32(UNIT_BIASES):
-        at = int32(SECOND - 1) + (k - int32(OUTPUT_BIASES)) * int32(SECOND_STRIDE)
-        return at if int32(cuda.blockIdx.x) == 0 else int32(-1)
-    unit = first + k - int32(UNIT_BIASES)
-    return int32(FIRST - 1) + unit * int32(FIRST_STRIDE) if unit < int32(HIDDEN) else int32(-1)
+    if k < UNIT_BIASES:
+        return int32(SECOND - 1 + (k - OUTPUT_BIASES) * SECOND_STRIDE) if cuda.blockIdx.x == 0 else int32(-1)
+    unit = int32(first + k - UNIT_BIASES)
+    return int32(FIRST - 1 + unit * FIRST_STRIDE) if unit < HIDDEN else int32(-1)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -391,15 +400,16 @@ def epoch(data, numbers, words):
     for k in range(thread, int32(TWO_SAMPLES), int32(THREADS)):
         sample[k] = data.order[k] if k < samples else int32(0)
     cuda.syncthreads()
-    fetch(x, int32(0), sample, data, min(int32(BATCH), samples))
+    fetch(x, int32(0), sample, data, int32(min(BATCH, samples)))
     wait_copies()
     cuda.syncthreads()
 
-    for step in range((samples + int32(BATCH - 1)) // int32(BATCH)):
-        step = int32(step)
-        half, rows = step % int32(2), min(int32(BATCH), samples - step * int32(BATCH))
-        after_next = (step + int32(2)) * int32(BATCH) + thread
-        coming = data.order[after_next] if thread < int32(BATCH) and after_next < samples else int32(0)
+    for step in range(int32((samples + BATCH - 1) // BATCH)):
+        half, left = remainder(step, 2), int32(samples - step * BATCH)
+        rows, next_rows = int32(min(BATCH, left)), int32(max(min(BATCH, int32(left - BATCH)), 0))
+        coming = int32(0)
+        if thread < BATCH and int32(thread + 2 * BATCH) < left:
+            coming = data.order[int32((step + 2) * BATCH + thread)]
         correction1, correction2 = T(1), T(1)
         if RULE == "adam":
             correction1, correction2 = data.corrections[2 * step], data.corrections[2 * step + 1]
@@ -417,7 +427,7 @@ def epoch(data, numbers, words):
         activate(sums, small, a, slope, rows)
         cuda.syncthreads()
         send_logits(a, small, words, rows, step)
-        fetch(x, int32(1) - half, sample, data, max(min(int32(BATCH), samples - (step + 1) * int32(BATCH)), int32(0)))
+        fetch(x, int32(1 - half), sample, data, next_rows)
         output(words, d, row_figures, sample, data, rows, step)
         cuda.syncthreads()
         report(row_figures, data, rows, step)
@@ -425,8 +435,8 @@ def epoch(data, numbers, words):
         cuda.syncthreads()
         update_small(small, small_state, (a, d, e), rows, numbers, h)
         update_first(x, half, rows, e, (w, state), numbers, h)
-        if thread < int32(BATCH):
-            sample[half * int32(BATCH) + thread] = coming
+        if thread < BATCH:
+            sample[int32(half * BATCH + thread)] = coming
         wait_copies()
         cuda.syncthreads()
 

@@ -20,7 +20,7 @@ class RowFunctions(NamedTuple):
 
     total: Any  #: (z, lanes) → the sum of z over so many neighbouring lanes, in each of them
     target: Any  #: (Y, sample, o) → what output o of a sample should be
-    finish: Any  #: (z, y, real, own, rows) → (loss, squared error, right) of a row; see there
+    finish: Any  #: (z, y, real, own, rows, told) → (loss, squared error, right) of a row; see there
 
 
 def lanes_of(outputs: int) -> int:
@@ -63,20 +63,24 @@ def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool,
         return T(Y[types.int64(sample) * outputs + o])
 
     @cuda.jit(device=True, forceinline=True)
-    def softmax(z, real, own):
-        """The largest of a row, and Σ e^(z - largest); nan where one is."""
+    def softmax(z, p, real, own):
+        """The softmax of a row into p, and ln Σ e^z; nan where one is."""
         top, sum_ = T(-math.inf), T(0)
         for k in range(SHARE):
-            if real and own + k * int32(LANES) < int32(outputs):
+            if real and int32(own + k * LANES) < outputs:
                 top = z[k] if not z[k] <= top else top
         for bit in (16, 8, 4, 2, 1):
             if bit < LANES:
                 other = cuda.shfl_xor_sync(ALL_LANES, top, bit)
                 top = other if not other <= top else top
         for k in range(SHARE):
-            if real and own + k * int32(LANES) < int32(outputs):
-                sum_ += T(math.exp(z[k] - top))
-        return top, total(sum_, LANES)
+            if real and int32(own + k * LANES) < outputs:
+                p[k] = T(math.exp(z[k] - top))
+                sum_ += p[k]
+        sum_ = total(sum_, LANES)
+        for k in range(SHARE):
+            p[k] /= sum_
+        return T(math.log(sum_)) + top if sum_ > T(0) else sum_
 
     @cuda.jit(device=True, forceinline=True)
     def beats(z, o, top, at):
@@ -90,8 +94,8 @@ def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool,
         """Where the largest of a row is."""
         top, at = T(-math.inf), int32(outputs)
         for k in range(SHARE):
-            o = own + k * int32(LANES)
-            if real and o < int32(outputs) and beats(z[k], o, top, at):
+            o = int32(own + k * LANES)
+            if real and o < outputs and beats(z[k], o, top, at):
                 top, at = z[k], o
         for bit in (16, 8, 4, 2, 1):
             if bit < LANES:
@@ -106,31 +110,35 @@ def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool,
             return largest(z, real, own) == largest(y, real, own)
         wrong = T(0)
         for k in range(SHARE):
-            if real and own + k * int32(LANES) < int32(outputs) and (z[k] > T(0.5)) != (y[k] > T(0.5)):
+            if real and int32(own + k * LANES) < outputs and (z[k] > T(0.5)) != (y[k] > T(0.5)):
                 wrong = T(1)
         return total(wrong, LANES) == T(0)
 
     @cuda.jit(device=True, forceinline=True)
-    def finish(z, y, real, own, rows):
-        """From pre-activations ``z`` and targets ``y``: outputs in z, ∂(mean loss)/∂z of a batch of ``rows`` in y."""
-        top, sum_, value, error, right = T(0), T(1), T(0), T(0), False
-        slope = cuda.local.array(SHARE, T)
+    def finish(z, y, real, own, rows, told):
+        """From pre-activations ``z`` and targets ``y``: outputs in z, ∂(mean loss)/∂z of a batch of ``rows`` in y.
+
+        Loss, error and whether the row is right are worked out only where they are to be ``told``, alike in a warp.
+        """
+        value, error, right, log_sum = T(0), T(0), False, T(0)
+        result, slope = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
         if SOFTMAX:
-            top, sum_ = softmax(z, real, own)
+            log_sum = softmax(z, result, real, own)
         for k in range(SHARE):
-            if real and own + k * int32(LANES) < int32(outputs):
-                result, slope[k] = activate(z[k])
-                if SOFTMAX:
-                    value += y[k] * (T(math.log(sum_)) + top - z[k])
-                    result = T(math.exp(z[k] - top)) / sum_
-                else:
-                    value += value_of(z[k], result, y[k])
-                error += T(0.5) * (result - y[k]) * (result - y[k])
-                z[k] = result
-        if hits != "":
-            right = is_right(z, y, real, own)
+            if SOFTMAX:
+                slope[k] = T(1)
+            else:
+                result[k], slope[k] = activate(z[k])
+        if told:
+            for k in range(SHARE):
+                if real and int32(own + k * LANES) < outputs:
+                    value += y[k] * (log_sum - z[k]) if SOFTMAX else value_of(z[k], result[k], y[k])
+                    error += T(0.5) * (result[k] - y[k]) * (result[k] - y[k])
+            value, error = total(value, LANES), total(error, LANES)
+            if hits != "":
+                right = is_right(result, y, real, own)
         for k in range(SHARE):
-            y[k] = delta_of(z[k], slope[k], y[k]) / T(rows)
-        return total(value, LANES), total(error, LANES), right
+            z[k], y[k] = result[k], delta_of(result[k], slope[k], y[k]) / T(rows)
+        return value, error, right
 
     return RowFunctions(total, target, finish)

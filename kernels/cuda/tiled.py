@@ -17,9 +17,9 @@ samples, at ``order``. What comes between the layers is in ``values`` and ``delt
 """
 
 from fastmlp.kernels.cuda.functions import Hyperparameters, activations, update
-from fastmlp.kernels.cuda.instructions import acquire, arrive
+from fastmlp.kernels.cuda.instructions import acquire, arrive, quotient, remainder
 from fastmlp.kernels.cuda.plans import Tile
-from fastmlp.kernels.cuda.products import Operand, product_of, reader
+from fastmlp.kernels.cuda.products import Operand, own_lines, product_of, sample_lines
 from fastmlp.kernels.cuda.rows import lanes_of, row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
@@ -71,12 +71,12 @@ BLOCK_SUMS = 3 * WARPS
 
 activate, step_of = activations(ACTIVATIONS), update(RULE)
 row = row_functions(DTYPE, OUTPUTS, (OUTPUT, LOSS), LABELS, HITS)
-samples, numbers_of_own = reader(DTYPE, INPUT_DTYPE, SIZES[0], SCALED), reader(DTYPE)
-forward_samples = product_of(DTYPE, FORWARD, THREADS, (False, samples), (False, numbers_of_own))
-forward_values = product_of(DTYPE, FORWARD, THREADS, (False, numbers_of_own), (False, numbers_of_own))
-delta_product = product_of(DTYPE, DELTA, THREADS, (False, numbers_of_own), (True, numbers_of_own))
-gradient_samples = product_of(DTYPE, GRADIENT, THREADS, (True, numbers_of_own), (True, samples))
-gradient_values = product_of(DTYPE, GRADIENT, THREADS, (True, numbers_of_own), (True, numbers_of_own))
+samples, of_own = sample_lines(DTYPE, INPUT_DTYPE, SIZES[0], SCALED), own_lines(DTYPE)
+forward_samples = product_of(DTYPE, FORWARD, THREADS, (False, samples), (False, of_own))
+forward_values = product_of(DTYPE, FORWARD, THREADS, (False, of_own), (False, of_own))
+delta_product = product_of(DTYPE, DELTA, THREADS, (False, of_own), (True, of_own))
+gradient_samples = product_of(DTYPE, GRADIENT, THREADS, (True, of_own), (True, samples))
+gradient_values = product_of(DTYPE, GRADIENT, THREADS, (True, of_own), (True, of_own))
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -85,9 +85,15 @@ def meet(counter, met):
     cuda.syncthreads()
     if int32(cuda.threadIdx.x) == 0:
         arrive(counter, 0, uint32(1))
-        while int32(acquire(counter, 0) - uint32(met) * uint32(cuda.gridDim.x)) < 0:
+        while int32(acquire(counter, 0) - uint32(met * cuda.gridDim.x)) < 0:
             pass
     cuda.syncthreads()
+
+
+@cuda.jit(device=True, forceinline=True)
+def up(n, size):
+    """How many of this size it takes for n."""
+    return quotient(int32(n + size - 1), size)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -114,7 +120,7 @@ def added(pool, e, count, ways):
     """The sum of the parts of all ways."""
     z = pool[e]
     for way in range(1, ways):
-        z += pool[e + way * count]
+        z += pool[int32(e + way * count)]
     return z
 
 
@@ -124,10 +130,9 @@ def feedforward(layer, pool, data, numbers, own, place):
     batch, at, rows = place
     n_in, n_out, width = int32(SIZES[layer]), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
     first = types.int64(batch) * BEFORE[layer + 1]
-    across = (width + int32(FORWARD_COLUMNS - 1)) // int32(FORWARD_COLUMNS)
-    down = (rows + int32(FORWARD_ROWS - 1)) // int32(FORWARD_ROWS)
-    for tile in range(int32(cuda.blockIdx.x), down * across, int32(cuda.gridDim.x)):
-        sample, unit = tile // across * int32(FORWARD_ROWS), tile % across * int32(FORWARD_COLUMNS)
+    across, down = up(width, FORWARD_COLUMNS), up(rows, FORWARD_ROWS)
+    for tile in range(int32(cuda.blockIdx.x), int32(down * across), int32(cuda.gridDim.x)):
+        sample, unit = int32(quotient(tile, across) * FORWARD_ROWS), int32(remainder(tile, across) * FORWARD_COLUMNS)
         span = int32(0), n_in
         if layer == 0:
             forward_samples(pool, (samples_of(data, at, rows), weights_of(data, layer)), sample, unit, span, numbers)
@@ -135,13 +140,13 @@ def feedforward(layer, pool, data, numbers, own, place):
             below = own_numbers(own.values, data, layer, batch, rows)
             forward_values(pool, (below, weights_of(data, layer)), sample, unit, span, numbers)
         for e in range(int32(cuda.threadIdx.x), int32(FORWARD_SUMS), int32(THREADS)):
-            s, u = sample + e // int32(FORWARD_COLUMNS), unit + e % int32(FORWARD_COLUMNS)
+            s, u = int32(sample + quotient(e, FORWARD_COLUMNS)), int32(unit + remainder(e, FORWARD_COLUMNS))
             if s < rows and u < width:
                 value, slope = T(0), T(0)
                 if u < n_out:
                     value = added(pool, e, FORWARD_SUMS, FORWARD_WAYS)
                     if BIAS:
-                        value += data.parameters[FIRSTS[layer] - 1 + u * STRIDES[layer]]
+                        value += data.parameters[int32(FIRSTS[layer] - 1 + u * STRIDES[layer])]
                     if layer < LAYERS - 1:
                         value, slope = activate(int32(layer), value)
                 own.values[first + s * width + u] = value
@@ -154,31 +159,31 @@ def output(data, own, place, totals):
     """Loss, hits and δ of the samples' outputs, or the outputs themselves."""
     batch, at, rows = place
     thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
-    lane, width = thread % int32(ROW_LANES), int32(WIDTHS[LAYERS])
+    lane, width = remainder(thread, ROW_LANES), int32(WIDTHS[LAYERS])
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
     loss, error, hits = T(0), T(0), int32(0)
-    for first in range(block * int32(ROWS_AT_ONCE), rows, int32(cuda.gridDim.x) * int32(ROWS_AT_ONCE)):
-        s = first + thread // int32(ROW_LANES)
+    for first in range(int32(block * ROWS_AT_ONCE), rows, int32(cuda.gridDim.x * ROWS_AT_ONCE)):
+        s = int32(first + quotient(thread, ROW_LANES))
         start = types.int64(batch) * BEFORE[LAYERS] + s * width
         for k in range(SHARE):
-            o, z[k], y[k] = lane + k * int32(ROW_LANES), T(0), T(0)
-            if s < rows and o < int32(OUTPUTS):
+            o, z[k], y[k] = int32(lane + k * ROW_LANES), T(0), T(0)
+            if s < rows and o < OUTPUTS:
                 z[k] = own.values[start + o]
                 if TARGETS:
-                    y[k] = row.target(data.Y, data.order[at + s], o)
-        value, wrong, right = row.finish(z, y, s < rows, lane, rows)
+                    y[k] = row.target(data.Y, data.order[int32(at + s)], o)
+        value, wrong, right = row.finish(z, y, s < rows, lane, rows, TARGETS)
         if s < rows:
             if lane == 0:
-                loss, error, hits = loss + value, error + wrong, hits + int32(right)
+                loss, error, hits = loss + value, error + wrong, int32(hits + int32(right))
             for k in range(SHARE):
-                o = lane + k * int32(ROW_LANES)
-                if o < int32(OUTPUTS):
+                o = int32(lane + k * ROW_LANES)
+                if o < OUTPUTS:
                     if LEARNS:
                         own.deltas[start + o] = y[k]
                     elif not TARGETS:
-                        own.results[types.int64(at + s) * OUTPUTS + o] = z[k]
+                        own.results[types.int64(int32(at + s)) * OUTPUTS + o] = z[k]
             if LEARNS:
-                for o in range(int32(OUTPUTS) + lane, width, int32(ROW_LANES)):
+                for o in range(int32(OUTPUTS + lane), width, int32(ROW_LANES)):
                     own.deltas[start + o] = T(0)
     if TARGETS:
         add_up(totals, loss, error, hits, own)
@@ -189,9 +194,9 @@ def add_up(totals, loss, error, hits, own):
     """A block's sums of loss and error into ``sums``, its hits to all hits."""
     thread = int32(cuda.threadIdx.x)
     loss, error, hits = row.total(loss, 32), row.total(error, 32), row.total(hits, 32)
-    if thread % int32(32) == 0:
-        warp = thread // int32(32)
-        totals[warp], totals[int32(WARPS) + warp], totals[int32(2 * WARPS) + warp] = loss, error, T(hits)
+    if remainder(thread, 32) == 0:
+        warp = quotient(thread, 32)
+        totals[warp], totals[int32(WARPS + warp)], totals[int32(2 * WARPS + warp)] = loss, error, T(hits)
     cuda.syncthreads()
     if thread == 0:
         loss, error, right = T(0), T(0), T(0)
@@ -199,7 +204,7 @@ def add_up(totals, loss, error, hits, own):
             loss += totals[warp]
             error += totals[WARPS + warp]
             right += totals[2 * WARPS + warp]
-        own.sums[2 * int32(cuda.blockIdx.x)], own.sums[2 * int32(cuda.blockIdx.x) + 1] = loss, error
+        own.sums[int32(2 * cuda.blockIdx.x)], own.sums[int32(2 * cuda.blockIdx.x + 1)] = loss, error
         if HITS != "":
             cuda.atomic.add(own.hits, 0, uint32(right))
 
@@ -210,13 +215,13 @@ def report(data, own, rows, step):
     if int32(cuda.blockIdx.x) == 0 and int32(cuda.threadIdx.x) < 32:
         loss, error = T(0), T(0)
         for block in range(int32(cuda.threadIdx.x), int32(cuda.gridDim.x), int32(32)):
-            loss += own.sums[2 * block]
-            error += own.sums[2 * block + 1]
+            loss += own.sums[int32(2 * block)]
+            error += own.sums[int32(2 * block + 1)]
         loss, error = row.total(loss, 32), row.total(error, 32)
         if int32(cuda.threadIdx.x) == 0:
             data.losses[step] = loss / T(rows)
             if ERRORS:
-                data.errors[step] = error / T(rows * int32(OUTPUTS))
+                data.errors[step] = error / T(int32(rows * OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -225,15 +230,14 @@ def backpropagation(layer, pool, data, numbers, own, place):
     batch, _, rows = place
     width = int32(WIDTHS[layer])
     first = types.int64(batch) * BEFORE[layer]
-    across = (width + int32(DELTA_COLUMNS - 1)) // int32(DELTA_COLUMNS)
-    down = (rows + int32(DELTA_ROWS - 1)) // int32(DELTA_ROWS)
-    for tile in range(int32(cuda.blockIdx.x), down * across, int32(cuda.gridDim.x)):
-        sample, unit = tile // across * int32(DELTA_ROWS), tile % across * int32(DELTA_COLUMNS)
+    across, down = up(width, DELTA_COLUMNS), up(rows, DELTA_ROWS)
+    for tile in range(int32(cuda.blockIdx.x), int32(down * across), int32(cuda.gridDim.x)):
+        sample, unit = int32(quotient(tile, across) * DELTA_ROWS), int32(remainder(tile, across) * DELTA_COLUMNS)
         above = own_numbers(own.deltas, data, layer + 1, batch, rows)
         span = int32(0), int32(SIZES[layer + 1])
         delta_product(pool, (above, weights_of(data, layer)), sample, unit, span, numbers)
         for e in range(int32(cuda.threadIdx.x), int32(DELTA_SUMS), int32(THREADS)):
-            s, u = sample + e // int32(DELTA_COLUMNS), unit + e % int32(DELTA_COLUMNS)
+            s, u = int32(sample + quotient(e, DELTA_COLUMNS)), int32(unit + remainder(e, DELTA_COLUMNS))
             if s < rows and u < int32(SIZES[layer]):
                 own.deltas[first + s * width + u] *= added(pool, e, DELTA_SUMS, DELTA_WAYS)
 
@@ -254,13 +258,13 @@ def gradients(layer, pool, data, numbers, own, place, h):
     """The gradient of a layer's weights and biases, or each part of it."""
     batch, at, rows = place
     n_in, n_out = int32(SIZES[layer]), int32(SIZES[layer + 1])
-    across = (n_in + int32(GRADIENT_COLUMNS - 1)) // int32(GRADIENT_COLUMNS)
-    tiles = across * ((n_out + int32(GRADIENT_ROWS - 1)) // int32(GRADIENT_ROWS))
-    part = (rows + int32(SPLITS * GRADIENT_DEPTH - 1)) // int32(SPLITS * GRADIENT_DEPTH) * int32(GRADIENT_DEPTH)
-    for item in range(int32(cuda.blockIdx.x), tiles * int32(SPLITS), int32(cuda.gridDim.x)):
-        tile, split = item % tiles, item // tiles
-        unit, first = tile // across * int32(GRADIENT_ROWS), tile % across * int32(GRADIENT_COLUMNS)
-        span = min(split * part, rows), min((split + int32(1)) * part, rows)
+    across = up(n_in, GRADIENT_COLUMNS)
+    tiles = int32(across * up(n_out, GRADIENT_ROWS))
+    part = int32(up(rows, SPLITS * GRADIENT_DEPTH) * GRADIENT_DEPTH)
+    for item in range(int32(cuda.blockIdx.x), int32(tiles * SPLITS), int32(cuda.gridDim.x)):
+        tile, split = remainder(item, tiles), quotient(item, tiles)
+        unit, first = int32(quotient(tile, across) * GRADIENT_ROWS), int32(remainder(tile, across) * GRADIENT_COLUMNS)
+        span = int32(min(int32(split * part), rows)), int32(min(int32((split + 1) * part), rows))
         deltas = own_numbers(own.deltas, data, layer + 1, batch, span[1])
         if layer == 0:
             gradient_samples(pool, (deltas, samples_of(data, at, span[1])), unit, first, span, numbers)
@@ -268,9 +272,9 @@ def gradients(layer, pool, data, numbers, own, place, h):
             below = own_numbers(own.values, data, layer, batch, span[1])
             gradient_values(pool, (deltas, below), unit, first, span, numbers)
         for e in range(int32(cuda.threadIdx.x), int32(GRADIENT_SUMS), int32(THREADS)):
-            u, i = unit + e // int32(GRADIENT_COLUMNS), first + e % int32(GRADIENT_COLUMNS)
+            u, i = int32(unit + quotient(e, GRADIENT_COLUMNS)), int32(first + remainder(e, GRADIENT_COLUMNS))
             if u < n_out and i < n_in:
-                p, g = FIRSTS[layer] + u * STRIDES[layer] + i, added(pool, e, GRADIENT_SUMS, GRADIENT_WAYS)
+                p, g = int32(FIRSTS[layer] + u * STRIDES[layer] + i), added(pool, e, GRADIENT_SUMS, GRADIENT_WAYS)
                 if SPLITS > 1:
                     own.parts[split * SIZE + p] = g
                 else:
@@ -285,19 +289,20 @@ def bias_gradients(layer, pool, data, numbers, own, place, item, h):
     batch, _, rows = place
     unit, split, span = item
     thread, n_out, width = int32(cuda.threadIdx.x), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
-    warp, lane, start = thread // int32(32), thread % int32(32), types.int64(batch) * BEFORE[layer + 1]
-    for u in range(unit + lane, min(unit + int32(GRADIENT_ROWS), n_out) + lane, int32(32)):
+    warp, lane, start = quotient(thread, 32), remainder(thread, 32), types.int64(batch) * BEFORE[layer + 1]
+    end = int32(min(int32(unit + GRADIENT_ROWS), n_out))
+    for u in range(int32(unit + lane), int32(end + lane), int32(32)):
         g = T(0)
         if u < n_out:
-            for s in range(span[0] + warp, span[1], int32(WARPS)):
+            for s in range(int32(span[0] + warp), span[1], int32(WARPS)):
                 g += own.deltas[start + s * width + u]
         cuda.syncthreads()
         pool[thread] = g
         cuda.syncthreads()
-        if warp == 0 and u < min(unit + int32(GRADIENT_ROWS), n_out):
+        if warp == 0 and u < end:
             for other in range(1, WARPS):
-                g += pool[other * 32 + lane]
-            p = FIRSTS[layer] - 1 + u * STRIDES[layer]
+                g += pool[int32(other * 32 + lane)]
+            p = int32(FIRSTS[layer] - 1 + u * STRIDES[layer])
             if SPLITS > 1:
                 own.parts[split * SIZE + p] = g
             else:
@@ -308,10 +313,10 @@ def bias_gradients(layer, pool, data, numbers, own, place, item, h):
 def add_parts(layer, data, numbers, own, rows, h):
     """Add up the parts of a layer's gradient."""
     length = int32(SIZES[layer] + BIAS)
-    begin = int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x)
-    for e in range(begin, int32(SIZES[layer + 1]) * length, int32(cuda.gridDim.x) * int32(THREADS)):
-        u, i = e // length, e % length - int32(BIAS)
-        p, g = FIRSTS[layer] + u * STRIDES[layer] + i, T(0)
+    begin = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
+    for e in range(begin, int32(SIZES[layer + 1] * length), int32(cuda.gridDim.x * THREADS)):
+        u, i = quotient(e, length), int32(remainder(e, length) - BIAS)
+        p, g = int32(FIRSTS[layer] + u * STRIDES[layer] + i), T(0)
         for split in range(SPLITS):
             g += own.parts[split * SIZE + p]
         finish_gradient(data, numbers, own, p, g, rows, h, i >= 0)
@@ -335,32 +340,31 @@ def epoch(data, numbers, own, batch):
     """
     pool, totals = cuda.shared.array(0, T), cuda.shared.array(BLOCK_SUMS, T)
     count, met = int32(data.order.size), int32(0)
-    for step in range((count + batch - int32(1)) // batch):
-        step = int32(step)
-        at = step * batch
-        rows = min(batch, count - at)
+    for step in range(up(count, batch)):
+        at = int32(step * batch)
+        rows = int32(min(batch, int32(count - at)))
         place = batch, at, rows
         for layer in range(LAYERS):
             feedforward(layer, pool, data, numbers, own, place)
-            met += int32(1)
+            met = int32(met + 1)
             meet(own.counter, met)
         output(data, own, place, totals)
-        met += int32(1)
+        met = int32(met + 1)
         meet(own.counter, met)
         if TARGETS:
             report(data, own, rows, step)
         if LEARNS:
             for back in range(1, LAYERS):
                 backpropagation(LAYERS - back, pool, data, numbers, own, place)
-                met += int32(1)
+                met = int32(met + 1)
                 meet(own.counter, met)
             h = hyperparameters(data, numbers, step)
             for layer in range(LAYERS):
                 gradients(layer, pool, data, numbers, own, place, h)
-            met += int32(1)
+            met = int32(met + 1)
             meet(own.counter, met)
             if SPLITS > 1:
                 for layer in range(LAYERS):
                     add_parts(layer, data, numbers, own, rows, h)
-                met += int32(1)
+                met = int32(met + 1)
                 meet(own.counter, met)
