@@ -25,6 +25,7 @@ __all__ = [
     "acquire",
     "afresh",
     "arrive",
+    "as_it_stands",
     "commit_copies",
     "copy_async",
     "load_global",
@@ -38,6 +39,7 @@ __all__ = [
     "store_global",
     "store_shared",
     "wait_copies",
+    "wait_older_copies",
 ]
 
 if not SIMULATED:
@@ -179,6 +181,30 @@ if not SIMULATED:
         [],
     )
 
+    wait_older_copies = ptx(
+        "wait_older_copies",
+        "Wait for all groups of copies of this thread but the latest.",
+        "cp.async.wait_group 1;",
+        "~{memory}",
+        types.void,
+        [],
+    )
+
+    @intrinsic
+    def as_it_stands(typingctx):
+        """Keeps the compiler from unrolling the loop that it stands in, where the number of rounds is not known.
+
+        Four copies of a body, and one more for what is left over, would crowd out the rest of a kernel's loop from the
+        memory that a multiprocessor has for instructions.
+        """
+
+        def generate(context, builder, signature, arguments):
+            mark = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "", side_effect=True)
+            builder.call(mark, [], attrs=("convergent",))
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
     @intrinsic
     def afresh(typingctx, n):
         """The same int32, of which the compiler can't tell.
@@ -257,6 +283,9 @@ if not SIMULATED:
 
 else:
 
+    def as_it_stands():
+        """Nothing."""
+
     def afresh(n):
         """The same number."""
         return n
@@ -308,6 +337,10 @@ else:
     def wait_copies():
         """Wait for all groups of copies of this thread."""
         cuda.concurrent.async_wait(0)
+
+    def wait_older_copies():
+        """Wait for all groups of copies of this thread but the latest."""
+        cuda.concurrent.async_wait(1)
 
     def load_shared(array, index):
         """A vector of shared memory."""

@@ -141,6 +141,7 @@ def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | Non
 
 # ------------------------------------------------------------------------------------------------------------ tiled
 PAD = 4  #: numbers between the lines of a tile's staging memory, which would else begin in the same banks
+STAGES = 3  #: chunks of a tile in shared memory: one in work, the others on their way
 
 #: Threads of a block; rows and columns of a tile that are tried, sums of a thread, and products staged at a time.
 TILE_THREADS = 256
@@ -179,8 +180,8 @@ class Tile(NamedTuple):
         return (self.rows // self.down) * (self.columns // self.across)
 
     def numbers(self, threads: int) -> int:
-        """Numbers of shared memory that it takes: two chunks of both operands, then the sums of every way."""
-        staged = 2 * self.depth * (self.rows + self.columns + 2 * PAD)
+        """Numbers of shared memory that it takes: staged chunks of both operands, then the sums of every way."""
+        staged = STAGES * (self.depth + PAD) * (self.rows + self.columns + 2 * PAD)
         return max(staged, self.ways(threads) * self.rows * self.columns)
 
     def cycles(self, k: int, itemsize: int) -> float:

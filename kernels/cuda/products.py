@@ -1,22 +1,32 @@
 """A tile of a matrix product, worked out by a block: sums over k of A[row, k] B[column, k].
 
 An operand lies in lines of memory. Either its tile's rows are lines and k runs along them (an operand *of rows*), or k
-is the line and the tile's rows run along it (*of columns*). Lines may be gathered: samples in the order of their use,
-which are converted on their way. Whatever is beyond an operand's limits counts as zero.
+is the line and the tile's rows run along it (*of columns*). Lines may be gathered: samples in the order of their use.
+Whatever is beyond an operand's limits counts as zero.
 
 Why it is fast: a thread keeps ``down`` x ``across`` sums in registers, so that a number from shared memory serves
-several products; loads and stores are 16 bytes wide; and while a chunk of ``depth`` is multiplied out of one half of
-the staging memory, the next one travels from global memory to registers, to be put into the other half. Of a warp's
-threads most read the same number of B, which one access serves.
+several products. Both operands are copied to shared memory as they lie, 16 bytes at a time, ``depth`` products in a
+*chunk*; while one chunk is multiplied out, the next two are on their way, and no register waits for them. A thread reads
+16 bytes at a time there, too: of an operand of rows four k of a row, of one of columns four rows at a k. Neighbouring
+threads have neighbouring rows (not each a row of its own `down` further on), which lie in different banks.
 """
 
 from typing import Any, NamedTuple
 
-from fastmlp.kernels.cuda.instructions import afresh, load_global, load_shared, quotient, remainder, store_shared
-from fastmlp.kernels.cuda.plans import PAD, Tile
+from fastmlp.kernels.cuda.instructions import (
+    afresh,
+    commit_copies,
+    copy_async,
+    load_shared,
+    quotient,
+    remainder,
+    wait_copies,
+    wait_older_copies,
+)
+from fastmlp.kernels.cuda.plans import PAD, STAGES, Tile
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
 
-__all__ = ["Operand", "own_lines", "product_of", "sample_lines"]
+__all__ = ["Lines", "Operand", "own_lines", "product_of", "sample_lines"]
 
 
 class Operand(NamedTuple):
@@ -30,64 +40,30 @@ class Operand(NamedTuple):
     length: Any
 
 
-def vector_functions(dtype: str) -> tuple[int, Any, Any, Any]:
-    """Numbers of a vector; device functions that load one from global or shared memory into v, and put one of v there."""
-    if dtype == "float32":
-
-        @cuda.jit(device=True, forceinline=True)
-        def from_global(v, k, source, at):
-            v[k], v[k + 1], v[k + 2], v[k + 3] = load_global(source, at)
-
-        @cuda.jit(device=True, forceinline=True)
-        def from_shared(v, k, pool, at):
-            v[k], v[k + 1], v[k + 2], v[k + 3] = load_shared(pool, at)
-
-        @cuda.jit(device=True, forceinline=True)
-        def to_shared(v, k, pool, at):
-            store_shared(pool, at, (v[k], v[k + 1], v[k + 2], v[k + 3]))
-
-        return 4, from_global, from_shared, to_shared
-
-    @cuda.jit(device=True, forceinline=True)
-    def from_global(v, k, source, at):
-        v[k], v[k + 1] = load_global(source, at)
-
-    @cuda.jit(device=True, forceinline=True)
-    def from_shared(v, k, pool, at):
-        v[k], v[k + 1] = load_shared(pool, at)
-
-    @cuda.jit(device=True, forceinline=True)
-    def to_shared(v, k, pool, at):
-        store_shared(pool, at, (v[k], v[k + 1]))
-
-    return 2, from_global, from_shared, to_shared
-
-
 class Lines(NamedTuple):
-    """How an operand's lines are found and read; see `own_lines` and `sample_lines`."""
+    """How an operand's lines are found and copied; see `own_lines` and `sample_lines`."""
 
     begin: Any  #: (operand, line) → where a line begins in the source, or -1 beyond the last
-    read: Any  #: (v, k, operand, begin, position, numbers): a vector of a line into v[k], v[k + 1], ...
+    copy: Any  #: (pool, at, operand, begin, position, numbers): start copying a vector of a line to pool[at]
 
 
 def own_lines(dtype: str) -> Lines:
     """Lines of the kernel's own numbers, which are padded with zeros to whole vectors."""
-    T = float32 if dtype == "float32" else float64
-    V, from_global, _, _ = vector_functions(dtype)
+    T, V = (float32, 4) if dtype == "float32" else (float64, 2)
 
     @cuda.jit(device=True, forceinline=True)
     def begin(operand, line):
         return operand.first + types.int64(line) * operand.stride if line < operand.lines else types.int64(-1)
 
     @cuda.jit(device=True, forceinline=True)
-    def read(v, k, operand, begin, position, numbers):
+    def copy(pool, at, operand, begin, position, numbers):
         if begin >= 0 and position < operand.length:
-            from_global(v, k, operand.source, begin + position)
+            copy_async(pool, at, operand.source, begin + position)
         else:
             for q in range(V):
-                v[k + q] = T(0)
+                pool[int32(at + q)] = T(0)
 
-    return Lines(begin, read)
+    return Lines(begin, copy)
 
 
 def sample_lines(dtype: str, inputs: str, width: int, scaled: bool) -> Lines:
@@ -96,14 +72,13 @@ def sample_lines(dtype: str, inputs: str, width: int, scaled: bool) -> Lines:
     Parameters
     ----------
     dtype, inputs : str
-        Of the numbers that are given, and of the samples.
+        Of the numbers that are multiplied, and of the samples.
     width : int
         Numbers of a sample.
     scaled : bool
         Whether samples get `input_scale` and `input_shift`.
     """
-    T = float32 if dtype == "float32" else float64
-    V, from_global, _, _ = vector_functions(dtype)
+    T, V = (float32, 4) if dtype == "float32" else (float64, 2)
     WHOLE = inputs == dtype and not scaled and width % V == 0
 
     @cuda.jit(device=True, forceinline=True)
@@ -113,71 +88,87 @@ def sample_lines(dtype: str, inputs: str, width: int, scaled: bool) -> Lines:
         return types.int64(-1)
 
     @cuda.jit(device=True, forceinline=True)
-    def read(v, k, operand, begin, position, numbers):
-        if WHOLE:
-            if begin >= 0 and position < operand.length:
-                from_global(v, k, operand.source, begin + position)
-            else:
-                for q in range(V):
-                    v[k + q] = T(0)
-        else:
+    def copy(pool, at, operand, begin, position, numbers):
+        if WHOLE and begin >= 0 and position < operand.length:
+            copy_async(pool, at, operand.source, begin + position)
+        else:  # converted on its way, or beyond the last
             for q in range(V):
-                v[k + q] = T(0)
-                if begin >= 0 and int32(position + q) < operand.length:
+                number = T(0)
+                if not WHOLE and begin >= 0 and int32(position + q) < operand.length:
                     number = T(operand.source[begin + int32(position + q)])
-                    v[k + q] = number * numbers.input_scale + numbers.input_shift if scaled else number
+                    if scaled:
+                        number = number * numbers.input_scale + numbers.input_shift
+                pool[int32(at + q)] = number
 
-    return Lines(begin, read)
+    return Lines(begin, copy)
 
 
 class Staging(NamedTuple):
-    """How a block brings an operand's chunks into the pool; see `staging`."""
+    """How a block brings an operand's chunks into the pool, and a thread takes its rows from there; see `staging`."""
 
-    vectors: int  #: of a thread
-    numbers: int  #: in them
+    vectors: int  #: of a thread in a chunk
     begin: Any  #: (thread, begins, operand, first, k0): where the lines of a thread's vectors begin
-    fetch: Any  #: (thread, v, begins, operand, first, k0, numbers): the vectors, out of global memory
-    put: Any  #: (thread, v, pool, base): the vectors into the pool, [depth, rows]
+    stage: Any  #: (thread, pool, base, begins, operand, first, k0, numbers): start copying a chunk
+    take: Any  #: (v, pool, base, row, k): the numbers at a few k of every ``apart``-th row from ``row``, [rows, V]
 
 
-def staging(dtype: str, rows: int, depth: int, threads: int, columns: bool, lines: Lines) -> Staging:
-    """The device functions that bring chunks of an operand, of columns or of rows, into the pool.
+def staging(dtype: str, rows: int, depth: int, share: tuple[int, int], columns: bool, lines: Lines) -> Staging:
+    """The device functions that bring an operand's chunks into the pool, as they lie, and take numbers from there.
 
-    Where lines begin is known ahead: a sample's number must be read before the sample can be asked for.
+    Where lines begin is known a chunk ahead: a sample's number must be read before the sample can be asked for.
+
+    Parameters
+    ----------
+    dtype : str
+    rows, depth : int
+        Of a chunk.
+    share : tuple of int
+        Threads of the block; rows of a thread.
+    columns : bool
+        Whether the operand is of columns.
+    lines : Lines
     """
-    V, _, _, to_shared = vector_functions(dtype)
+    T, V = (float32, 4) if dtype == "float32" else (float64, 2)
+    THREADS, OWN = share
     ALONG = (rows if columns else depth) // V  # vectors of a line
     COUNT = rows * depth // V
-    PER = -(-COUNT // threads)
-    STRIDE = rows + PAD
+    PER = -(-COUNT // THREADS)
+    STRIDE = (rows if columns else depth) + PAD
+    GROUPS = rows // OWN  # threads that share the rows
 
     @cuda.jit(device=True, forceinline=True)
     def begin(thread, begins, operand, first, k0):
         for p in range(PER):
-            line = quotient(int32(thread + p * threads), ALONG)
+            line = quotient(int32(thread + p * THREADS), ALONG)
             begins[p] = lines.begin(operand, int32((k0 if columns else first) + line))
 
     @cuda.jit(device=True, forceinline=True)
-    def fetch(thread, v, begins, operand, first, k0, numbers):
+    def stage(thread, pool, base, begins, operand, first, k0, numbers):
         for p in range(PER):
-            e = int32(thread + p * threads)
+            e = int32(thread + p * THREADS)
             if e < COUNT:
-                position = int32((first if columns else k0) + remainder(e, ALONG) * V)
-                lines.read(v, p * V, operand, begins[p], position, numbers)
+                line, position = quotient(e, ALONG), int32(remainder(e, ALONG) * V)
+                at = int32(base + line * STRIDE + position)
+                lines.copy(pool, at, operand, begins[p], int32((first if columns else k0) + position), numbers)
 
     @cuda.jit(device=True, forceinline=True)
-    def put(thread, v, pool, base):
-        for p in range(PER):
-            e = int32(thread + p * threads)
-            if e < COUNT:
-                line, position = quotient(e, ALONG), remainder(e, ALONG)
-                if columns:
-                    to_shared(v, p * V, pool, int32(base + line * STRIDE + position * V))
-                else:
-                    for q in range(V):
-                        pool[int32(base + (position * V + q) * STRIDE + line)] = v[p * V + q]
+    def load(v, n, pool, at):
+        if V == 4:
+            v[n], v[n + 1], v[n + 2], v[n + 3] = load_shared(pool, at)
+        else:
+            v[n], v[n + 1] = load_shared(pool, at)
 
-    return Staging(PER, PER * V, begin, fetch, put)
+    @cuda.jit(device=True, forceinline=True)
+    def take(v, pool, base, own, k):
+        if columns:  # V k of OWN rows, V of them side by side
+            for q in range(V):
+                for i in range(OWN // V):
+                    load(v, q * OWN + i * V, pool, int32(base + (k + q) * STRIDE + (own + i * GROUPS) * V))
+        else:
+            for i in range(OWN):
+                load(v, i * V, pool, int32(base + (own + i * GROUPS) * STRIDE + k))
+
+    return Staging(PER, begin, stage, take)
 
 
 def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: tuple[bool, Lines]) -> Any:
@@ -195,58 +186,44 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
     a, b : tuple
         Whether the operand is of columns, and its lines.
     """
-    T = float32 if dtype == "float32" else float64
-    V, _, from_shared, _ = vector_functions(dtype)
+    T, V = (float32, 4) if dtype == "float32" else (float64, 2)
     ROWS, COLUMNS, DOWN, ACROSS, DEPTH = tile
     WAYS, SQUARES = tile.ways(threads), tile.squares
-    SHARE, HIGH = DEPTH // WAYS, ROWS // DOWN
-    A_STRIDE, B_STRIDE = ROWS + PAD, COLUMNS + PAD
-    B_FIRST = DEPTH * A_STRIDE
-    HALF = B_FIRST + DEPTH * B_STRIDE
-    SUMS = DOWN * ACROSS
-    A, B = staging(dtype, ROWS, DEPTH, threads, *a), staging(dtype, COLUMNS, DEPTH, threads, *b)
-    a_vectors, a_numbers, begin_a, fetch_a, put_a = A
-    b_vectors, b_numbers, begin_b, fetch_b, put_b = B
+    SHARE, HIGH, WIDE = DEPTH // WAYS, ROWS // DOWN, COLUMNS // ACROSS
     A_COLUMNS, B_COLUMNS = a[0], b[0]
-
-    @cuda.jit(device=True, forceinline=True)
-    def add_products(sums, pool, from_a, from_b):
-        """Add the products of one k to this thread's square of sums."""
-        x, y = cuda.local.array(DOWN, T), cuda.local.array(ACROSS, T)
-        for i in range(0, DOWN, V):
-            from_shared(x, i, pool, int32(from_a + i))
-        for j in range(0, ACROSS, V):
-            from_shared(y, j, pool, int32(from_b + j))
-        for i in range(DOWN):
-            for j in range(ACROSS):
-                sums[i * ACROSS + j] += x[i] * y[j]
+    A_SIZE = DEPTH * (ROWS + PAD) if A_COLUMNS else ROWS * (DEPTH + PAD)
+    CHUNK = A_SIZE + (DEPTH * (COLUMNS + PAD) if B_COLUMNS else COLUMNS * (DEPTH + PAD))
+    ALL_STAGES = STAGES * CHUNK
+    SUMS, X_SIZE, Y_SIZE = DOWN * ACROSS, DOWN * V, ACROSS * V
+    a_vectors, begin_a, stage_a, take_a = staging(dtype, ROWS, DEPTH, (threads, DOWN), *a)
+    b_vectors, begin_b, stage_b, take_b = staging(dtype, COLUMNS, DEPTH, (threads, ACROSS), *b)
 
     @cuda.jit(device=True, forceinline=True)
     def multiply(thread, sums, pool, base, left):
-        """Add a chunk's products; ``left`` of them at most are inside the operands.
-
-        The loop is unrolled by hand, and its count not known: the compiler would unroll either nothing or all of it,
-        which takes all registers.
-        """
+        """Add a chunk's products; ``left`` of them at most are inside the operands."""
         way, square = quotient(thread, SQUARES), remainder(thread, SQUARES)
+        x, y = cuda.local.array(X_SIZE, T), cuda.local.array(Y_SIZE, T)
         if way < WAYS:
-            x = int32(base + way * SHARE * A_STRIDE + remainder(square, HIGH) * DOWN)
-            y = int32(base + B_FIRST + way * SHARE * B_STRIDE + quotient(square, HIGH) * ACROSS)
-            for _ in range(int32(0), int32(min(SHARE, left)), int32(4)):
-                add_products(sums, pool, x, y)
-                add_products(sums, pool, int32(x + A_STRIDE), int32(y + B_STRIDE))
-                add_products(sums, pool, int32(x + 2 * A_STRIDE), int32(y + 2 * B_STRIDE))
-                add_products(sums, pool, int32(x + 3 * A_STRIDE), int32(y + 3 * B_STRIDE))
-                x, y = int32(x + 4 * A_STRIDE), int32(y + 4 * B_STRIDE)
+            own_a, own_b, first = remainder(square, HIGH), quotient(square, HIGH), int32(way * SHARE)
+            for k in range(first, int32(first + min(SHARE, left)), int32(V)):
+                take_a(x, pool, base, own_a, k)
+                take_b(y, pool, int32(base + A_SIZE), own_b, k)
+                for q in range(V):
+                    for i in range(DOWN):
+                        for j in range(ACROSS):
+                            x_at, y_at = q * DOWN + i if A_COLUMNS else i * V + q, q * ACROSS + j if B_COLUMNS else j * V + q
+                            sums[i * ACROSS + j] += x[x_at] * y[y_at]
 
     @cuda.jit(device=True, forceinline=True)
     def store(thread, sums, pool):
         way, square = quotient(thread, SQUARES), remainder(thread, SQUARES)
         if way < WAYS:
-            first = int32((way * ROWS + remainder(square, HIGH) * DOWN) * COLUMNS + quotient(square, HIGH) * ACROSS)
+            own_a, own_b = remainder(square, HIGH), quotient(square, HIGH)
             for i in range(DOWN):
+                row = (own_a + i // V * HIGH) * V + i % V if A_COLUMNS else own_a + i * HIGH
                 for j in range(ACROSS):
-                    pool[int32(first + i * COLUMNS + j)] = sums[i * ACROSS + j]
+                    column = (own_b + j // V * WIDE) * V + j % V if B_COLUMNS else own_b + j * WIDE
+                    pool[int32((way * ROWS + row) * COLUMNS + column)] = sums[i * ACROSS + j]
 
     @cuda.jit(device=True, forceinline=True)
     def product(pool, operands, row, column, span, numbers):
@@ -254,39 +231,33 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
         k, end = span
         thread = afresh(int32(cuda.threadIdx.x))
         sums = cuda.local.array(SUMS, T)
-        next_a, next_b = cuda.local.array(a_numbers, T), cuda.local.array(b_numbers, T)
         begins_a, begins_b = cuda.local.array(a_vectors, types.int64), cuda.local.array(b_vectors, types.int64)
         for n in range(SUMS):
             sums[n] = T(0)
         begin_a(thread, begins_a, a, row, k)
         begin_b(thread, begins_b, b, column, k)
-        fetch_a(thread, next_a, begins_a, a, row, k, numbers)
-        fetch_b(thread, next_b, begins_b, b, column, k, numbers)
         cuda.syncthreads()  # the pool may hold sums that are being read
-        put_a(thread, next_a, pool, int32(0))
-        put_b(thread, next_b, pool, int32(B_FIRST))
-        if A_COLUMNS:
-            begin_a(thread, begins_a, a, row, int32(k + DEPTH))
-        if B_COLUMNS:
-            begin_b(thread, begins_b, b, column, int32(k + DEPTH))
-        cuda.syncthreads()
-        base = int32(0)
+        base, coming, ahead = int32(0), int32(0), k
         while k < end:
-            left = int32(end - k)
-            k = int32(k + DEPTH)
-            if k < end:
-                fetch_a(thread, next_a, begins_a, a, row, k, numbers)
-                fetch_b(thread, next_b, begins_b, b, column, k, numbers)
+            if ahead >= int32(k + (STAGES - 1) * DEPTH):  # so many chunks are on their way
+                wait_older_copies()
+                cuda.syncthreads()
+            if ahead < end:
+                stage_a(thread, pool, coming, begins_a, a, row, ahead, numbers)
+                stage_b(thread, pool, int32(coming + A_SIZE), begins_b, b, column, ahead, numbers)
                 if A_COLUMNS:
-                    begin_a(thread, begins_a, a, row, int32(k + DEPTH))
+                    begin_a(thread, begins_a, a, row, int32(ahead + DEPTH))
                 if B_COLUMNS:
-                    begin_b(thread, begins_b, b, column, int32(k + DEPTH))
-            multiply(thread, sums, pool, base, left)
-            base = int32(HALF - base)
-            if k < end:
-                put_a(thread, next_a, pool, base)
-                put_b(thread, next_b, pool, int32(base + B_FIRST))
-            cuda.syncthreads()
+                    begin_b(thread, begins_b, b, column, int32(ahead + DEPTH))
+            commit_copies()
+            ahead, coming = int32(ahead + DEPTH), int32(coming + CHUNK)
+            coming = int32(0) if coming == ALL_STAGES else coming
+            if ahead > int32(k + (STAGES - 1) * DEPTH):
+                multiply(thread, sums, pool, base, int32(end - k))
+                k, base = int32(k + DEPTH), int32(base + CHUNK)
+                base = int32(0) if base == ALL_STAGES else base
+        wait_copies()
+        cuda.syncthreads()
         store(thread, sums, pool)
         cuda.syncthreads()
 
