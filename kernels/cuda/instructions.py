@@ -25,7 +25,6 @@ __all__ = [
     "acquire",
     "afresh",
     "arrive",
-    "as_it_stands",
     "commit_copies",
     "copy_async",
     "load_global",
@@ -191,21 +190,6 @@ if not SIMULATED:
     )
 
     @intrinsic
-    def as_it_stands(typingctx):
-        """Keeps the compiler from unrolling the loop that it stands in, where the number of rounds is not known.
-
-        Four copies of a body, and one more for what is left over, would crowd out the rest of a kernel's loop from the
-        memory that a multiprocessor has for instructions.
-        """
-
-        def generate(context, builder, signature, arguments):
-            mark = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "", side_effect=True)
-            builder.call(mark, [], attrs=("convergent",))
-            return context.get_dummy_value()
-
-        return types.void(), generate
-
-    @intrinsic
     def afresh(typingctx, n):
         """The same int32, of which the compiler can't tell.
 
@@ -282,9 +266,6 @@ if not SIMULATED:
         return _store_global(typingctx, array, index, values)
 
 else:
-
-    def as_it_stands():
-        """Nothing."""
 
     def afresh(n):
         """The same number."""

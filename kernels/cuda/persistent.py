@@ -15,6 +15,7 @@ Meanwhile the samples of the next step are copied into the other half of the sam
 
 from fastmlp.kernels.cuda.functions import Hyperparameters, activation, update
 from fastmlp.kernels.cuda.instructions import (
+    afresh,
     commit_copies,
     copy_async,
     load_shared,
@@ -26,7 +27,8 @@ from fastmlp.kernels.cuda.instructions import (
     send_double,
     wait_copies,
 )
-from fastmlp.kernels.cuda.rows import lanes_of, row_functions
+from fastmlp.kernels.cuda.plans import lanes
+from fastmlp.kernels.cuda.rows import row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 # The constants of one network, batch size and device; other values stand here in the copies that are compiled.
@@ -74,18 +76,29 @@ PER_COPY = 16 // ITEMSIZE  # inputs in 16 bytes
 ROW = -(-(INPUT_VECTORS + 1) * VECTOR // PER_COPY) * PER_COPY  # of a sample: its inputs, then zeros, a vector or more
 WHOLE = INPUTS % PER_COPY == 0  # whether samples can be copied 16 bytes at a time
 COPIES = INPUTS // PER_COPY if WHOLE else INPUTS
-SAMPLES_SIZE = BATCH * ROW
-HIDDEN_SIZE = BATCH * BLOCK_UNITS
+TOGETHER = min(8 // UNITS, 1 << (BATCH.bit_length() - 1))  # samples that a thread multiplies at once
+COUNT = UNITS * TOGETHER  # sums of a thread then: a power of two up to 8
+HELD = -(-BATCH // TOGETHER) * TOGETHER  # samples that there is room for
+SAMPLES_SIZE = HELD * ROW
+HIDDEN_SIZE = HELD * BLOCK_UNITS
 SUMS_SIZE = WARPS * HIDDEN_SIZE
 LOGITS = BATCH * OUTPUTS
 # Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs, biases of its units.
 OUTPUT_BIASES = BLOCK_UNITS * OUTPUTS
 UNIT_BIASES = OUTPUT_BIASES + OUTPUTS
 SMALL = UNIT_BIASES + BLOCK_UNITS
-ROW_LANES = lanes_of(OUTPUTS)  # threads that share a row of outputs
+ROW_LANES = lanes(OUTPUTS)  # threads that share a row of outputs
 SHARE = -(-OUTPUTS // ROW_LANES)  # outputs of each
 ROWS_AT_ONCE = THREADS // ROW_LANES
 ROW_TURNS = -(-BATCH // ROWS_AT_ONCE)
+KEPT = 2 * LOGITS
+# Rounds in which the block's threads take a batch's copies, its hidden values and its logits: numbers that the compiler
+# knows, so that a loop of one round is none, and no loop is unrolled for counts that never come.
+COPY_ROUNDS, HIDDEN_ROUNDS, LOGIT_ROUNDS = (-(-BATCH * n // THREADS) for n in (COPIES, BLOCK_UNITS, OUTPUTS))
+TOTALS = 2 * (THREADS // 32)
+SHARES = max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or (n * SMALL <= THREADS and n <= BATCH))  # of a small gradient
+SHARE_ROUNDS = -(-BATCH // SHARES)
+SMALL_ROUNDS = -(-(SMALL if BIAS else OUTPUT_BIASES) * SHARES // THREADS)
 ASKED = min(BLOCKS, 13)  # words that a thread asks for before it looks at the first
 ALL_LANES = 0xFFFFFFFF
 STATE_SIZE = max(SLOTS, 1)
@@ -106,16 +119,16 @@ def shared_out(low, high, bit, lane):
 
 @cuda.jit(device=True, forceinline=True)
 def fold(z, lane):
-    """The sums over a warp of `UNITS` numbers of each lane: lane 0 has the first, lane 32 / UNITS the next, ..."""
-    if UNITS == 8:
+    """The sums over a warp of `COUNT` numbers of each lane: lane 0 has the first, lane 32 / COUNT the next, ..."""
+    if COUNT == 8:
         for k in range(4):
             z[k] = shared_out(z[k], z[k + 4], 16, lane)
-    if UNITS >= 4:
+    if COUNT >= 4:
         for k in range(2):
-            z[k] = shared_out(z[k], z[k + 2], 64 // UNITS, lane)
-    if UNITS >= 2:
-        z[0] = shared_out(z[0], z[1], 32 // UNITS, lane)
-    return row.total(z[0], 32 // UNITS)
+            z[k] = shared_out(z[k], z[k + 2], 64 // COUNT, lane)
+    if COUNT >= 2:
+        z[0] = shared_out(z[0], z[1], 32 // COUNT, lane)
+    return row.total(z[0], 32 // COUNT)
 
 
 if INPUT_DTYPE != DTYPE or SCALED:
@@ -149,86 +162,106 @@ def vector_at(place, j):
 
 
 @cuda.jit(device=True, forceinline=True)
+def own_thread():
+    """This thread's number, worked with afresh in each phase: its places would fill the registers from step to step."""
+    return afresh(int32(cuda.threadIdx.x))
+
+
+@cuda.jit(device=True, forceinline=True)
 def fetch(x, half, sample, data, rows):
     """Start copying the samples of a step into a half of their memory."""
-    for e in range(int32(cuda.threadIdx.x), int32(rows * COPIES), int32(THREADS)):
-        i, k = quotient(e, COPIES), remainder(e, COPIES)
-        origin = types.int64(sample[int32(half * BATCH + i)]) * INPUTS
-        target = int32(half * SAMPLES_SIZE + i * ROW)
-        if WHOLE:
-            copy_async(x, int32(target + k * PER_COPY), data.X, origin + int32(k * PER_COPY))
-        else:
-            x[int32(target + k)] = data.X[origin + k]
+    thread = own_thread()
+    for turn in range(COPY_ROUNDS):
+        e = int32(thread + turn * THREADS)
+        if e < int32(rows * COPIES):
+            i, k = quotient(e, COPIES), remainder(e, COPIES)
+            origin = types.int64(sample[int32(half * BATCH + i)]) * INPUTS
+            target = int32(half * SAMPLES_SIZE + i * ROW)
+            if WHOLE:
+                copy_async(x, int32(target + k * PER_COPY), data.X, origin + int32(k * PER_COPY))
+            else:
+                x[int32(target + k)] = data.X[origin + k]
     commit_copies()
 
 
 @cuda.jit(device=True, forceinline=True)
 def feedforward(x, half, rows, w, sums, numbers):
-    """Each warp's part of z = W₁ x, for the units of its group."""
-    thread = int32(cuda.threadIdx.x)
+    """Each warp's part of z = W₁ x, for the units of its group and `TOGETHER` samples at a time."""
+    thread = own_thread()
     place, group, lane = remainder(thread, SPAN), quotient(thread, SPAN), remainder(thread, 32)
-    mine = int32(quotient(place, 32) * HIDDEN_SIZE + group * UNITS + quotient(lane * UNITS, 32))
-    v, z = cuda.local.array(VECTOR, T), cuda.local.array(UNITS, T)
-    for i in range(rows):
-        for u in range(UNITS):
-            z[u] = T(0)
+    n = quotient(int32(lane * COUNT), 32)  # of the sum that this lane gets
+    mine = int32(quotient(place, 32) * HIDDEN_SIZE + quotient(n, UNITS) * BLOCK_UNITS + group * UNITS + remainder(n, UNITS))
+    v, z = cuda.local.array(VECTOR, T), cuda.local.array(COUNT, T)
+    for first in range(int32(0), rows, int32(TOGETHER)):
+        for k in range(COUNT):
+            z[k] = T(0)
         for j in range(VECTORS):
             vector = vector_at(place, j)
-            at = int32(half * SAMPLES_SIZE + i * ROW + vector * VECTOR)
-            load_inputs(v, x, at, int32(vector * VECTOR), numbers)
-            for u in range(UNITS):
-                for q in range(VECTOR):
-                    z[u] += w[j * PIECE + u * VECTOR + q] * v[q]
+            for i in range(TOGETHER):
+                at = int32(half * SAMPLES_SIZE + (first + i) * ROW + vector * VECTOR)
+                load_inputs(v, x, at, int32(vector * VECTOR), numbers)
+                for u in range(UNITS):
+                    for q in range(VECTOR):
+                        z[i * UNITS + u] += w[j * PIECE + u * VECTOR + q] * v[q]
         total = fold(z, lane)
-        if remainder(lane, 32 // UNITS) == 0:
-            sums[int32(mine + i * BLOCK_UNITS)] = total
+        if remainder(lane, 32 // COUNT) == 0:
+            sums[int32(mine + first * BLOCK_UNITS)] = total
 
 
 @cuda.jit(device=True, forceinline=True)
 def activate(sums, small, a, slope, rows):
     """Values and slopes of the block's units; a unit that is none has the value 0."""
-    for e in range(int32(cuda.threadIdx.x), int32(rows * BLOCK_UNITS), int32(THREADS)):
-        u = remainder(e, BLOCK_UNITS)
-        z = small[int32(UNIT_BIASES + u)]
-        for k in range(WARPS):
-            z += sums[int32(k * HIDDEN_SIZE + e)]
-        value, slope[e] = hidden_activation(z)
-        a[e] = value if int32(cuda.blockIdx.x * BLOCK_UNITS + u) < HIDDEN else T(0)
+    thread = own_thread()
+    for turn in range(HIDDEN_ROUNDS):
+        e = int32(thread + turn * THREADS)
+        if e < int32(rows * BLOCK_UNITS):
+            u = remainder(e, BLOCK_UNITS)
+            z = small[int32(UNIT_BIASES + u)]
+            for k in range(WARPS):
+                z += sums[int32(k * HIDDEN_SIZE + e)]
+            value, slope[e] = hidden_activation(z)
+            a[e] = value if int32(cuda.blockIdx.x * BLOCK_UNITS + u) < HIDDEN else T(0)
 
 
 @cuda.jit(device=True, forceinline=True)
 def send_logits(a, small, words, rows, step):
     """This block's part of all logits."""
     where = int32((remainder(step, 2) * BLOCKS + cuda.blockIdx.x) * LOGITS)
-    for e in range(int32(cuda.threadIdx.x), int32(rows * OUTPUTS), int32(THREADS)):
-        i, o = quotient(e, OUTPUTS), remainder(e, OUTPUTS)
-        z = small[int32(OUTPUT_BIASES + o)]  # zero but in the first block
-        for u in range(BLOCK_UNITS):
-            z += a[int32(i * BLOCK_UNITS + u)] * small[int32(u * OUTPUTS + o)]
-        put(words, int32((where + e) * WORDS), z, uint32(step + 1))
+    thread = own_thread()
+    for turn in range(LOGIT_ROUNDS):
+        e = int32(thread + turn * THREADS)
+        if e < int32(rows * OUTPUTS):
+            i, o = quotient(e, OUTPUTS), remainder(e, OUTPUTS)
+            z = small[int32(OUTPUT_BIASES + o)]  # zero but in the first block
+            for u in range(BLOCK_UNITS):
+                z += a[int32(i * BLOCK_UNITS + u)] * small[int32(u * OUTPUTS + o)]
+            put(words, int32((where + e) * WORDS), z, uint32(step + 1))
 
 
 @cuda.jit(device=True, forceinline=True)
 def receive_logit(words, e, step):
-    """One logit: the sum of all blocks' parts, in their order. Words are asked for many at a time."""
-    value, tag = cuda.local.array(ASKED, T), cuda.local.array(ASKED, uint32)
+    """One logit: the sum of all blocks' parts, in their order. Many words are asked for at once, until all are there."""
+    value = cuda.local.array(ASKED, T)
     where, z, wanted = int32(remainder(step, 2) * BLOCKS * LOGITS + e), T(0), uint32(step + 1)
     for first in range(0, BLOCKS, ASKED):
+        missing = uint32(1)
+        while missing != 0:
+            missing = uint32(0)
+            at = afresh(where)  # or all addresses would be kept in registers from step to step
+            for k in range(ASKED):
+                if first + k < BLOCKS:
+                    value[k], tag = get(words, int32((at + (first + k) * LOGITS) * WORDS))
+                    missing = uint32(missing | (tag ^ wanted))
         for k in range(ASKED):
             if first + k < BLOCKS:
-                value[k], tag[k] = get(words, int32((where + (first + k) * LOGITS) * WORDS))
-        for k in range(ASKED):
-            if first + k < BLOCKS:
-                while tag[k] != wanted:
-                    value[k], tag[k] = get(words, int32((where + (first + k) * LOGITS) * WORDS))
                 z += value[k]
     return z
 
 
 @cuda.jit(device=True, forceinline=True)
-def output(words, d, row_figures, sample, data, rows, step):
-    """d = ∂loss/∂logits; the loss and the squared error of each row. `ROW_LANES` threads share a row."""
-    thread = int32(cuda.threadIdx.x)
+def output(words, d, kept, sample, data, rows, step):
+    """d = ∂loss/∂logits. `ROW_LANES` threads share a row; the last block keeps logits and targets for `report`."""
+    thread = own_thread()
     own = remainder(thread, ROW_LANES)
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
     for turn in range(ROW_TURNS):
@@ -238,91 +271,112 @@ def output(words, d, row_figures, sample, data, rows, step):
             if i < rows and o < OUTPUTS:
                 y[k] = row.target(data.Y, sample[int32(remainder(step, 2) * BATCH + i)], o)
                 z[k] = receive_logit(words, int32(i * OUTPUTS + o), step)
-        told = cuda.blockIdx.x == BLOCKS - 1
-        value, error, _ = row.finish(z, y, i < rows, own, rows, told)
+                if cuda.blockIdx.x == BLOCKS - 1:
+                    kept[int32(i * OUTPUTS + o)], kept[int32(LOGITS + i * OUTPUTS + o)] = z[k], y[k]
+        row.finish(z, y, i < rows, own, rows, False)
         for k in range(SHARE):
             o = int32(own + k * ROW_LANES)
             if i < rows and o < OUTPUTS:
                 d[int32(i * OUTPUTS + o)] = y[k]
-        if told and i < rows and own == 0:
-            row_figures[i], row_figures[int32(BATCH + i)] = value, error
 
 
 @cuda.jit(device=True, forceinline=True)
-def report(row_figures, data, rows, step):
-    """The first warp of the last block tells the step's mean loss and error."""
-    thread = int32(cuda.threadIdx.x)
-    if cuda.blockIdx.x == BLOCKS - 1 and thread < 32:
-        value, error = T(0), T(0)
-        for i in range(thread, rows, int32(32)):
-            value += row_figures[i]
-            error += row_figures[int32(BATCH + i)]
-        value, error = row.total(value, 32), row.total(error, 32)
-        if thread == 0:
-            data.losses[step] = value / T(rows)
-            if ERRORS:
-                data.errors[step] = error / T(int32(rows * OUTPUTS))
+def report(kept, totals, data, rows, step):
+    """The last block tells a step's mean loss and error, while it would wait for the next step's words."""
+    thread = own_thread()
+    own = remainder(thread, ROW_LANES)
+    z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
+    loss, error = T(0), T(0)
+    for turn in range(ROW_TURNS):
+        i = int32(turn * ROWS_AT_ONCE + quotient(thread, ROW_LANES))
+        for k in range(SHARE):
+            o, z[k], y[k] = int32(own + k * ROW_LANES), T(0), T(0)
+            if i < rows and o < OUTPUTS:
+                z[k], y[k] = kept[int32(i * OUTPUTS + o)], kept[int32(LOGITS + i * OUTPUTS + o)]
+        value, wrong, _ = row.finish(z, y, i < rows, own, rows, True)
+        if own == 0:
+            loss, error = loss + value, error + wrong
+    loss, error = row.total(loss, 32), row.total(error, 32)
+    if remainder(thread, 32) == 0:
+        totals[int32(2 * quotient(thread, 32))], totals[int32(2 * quotient(thread, 32) + 1)] = loss, error
+    cuda.syncthreads()
+    if thread == 0:
+        loss, error = T(0), T(0)
+        for warp in range(THREADS // 32):
+            loss += totals[2 * warp]
+            error += totals[2 * warp + 1]
+        data.losses[step] = loss / T(rows)
+        if ERRORS:
+            data.errors[step] = error / T(int32(rows * OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)
 def backpropagation(d, small, slope, e, rows):
     """e = W₂ᵀ d ∘ σ'(z) of this block's units."""
-    for k in range(int32(cuda.threadIdx.x), int32(rows * BLOCK_UNITS), int32(THREADS)):
-        i, u, z = quotient(k, BLOCK_UNITS), remainder(k, BLOCK_UNITS), T(0)
-        for o in range(OUTPUTS):
-            z += d[int32(i * OUTPUTS + o)] * small[int32(u * OUTPUTS + o)]
-        e[k] = z * slope[k]
+    thread = own_thread()
+    for turn in range(HIDDEN_ROUNDS):
+        k = int32(thread + turn * THREADS)
+        if k < int32(rows * BLOCK_UNITS):
+            i, u, z = quotient(k, BLOCK_UNITS), remainder(k, BLOCK_UNITS), T(0)
+            for o in range(OUTPUTS):
+                z += d[int32(i * OUTPUTS + o)] * small[int32(u * OUTPUTS + o)]
+            e[k] = z * slope[k]
 
 
 @cuda.jit(device=True, forceinline=True)
-def small_gradient(k, given, small, rows, numbers):
-    """The gradient of a small parameter."""
+def small_gradient(k, share, given, rows):
+    """A share of a small parameter's gradient: the sum over every `SHARES`-th sample."""
     a, d, e = given
     g = T(0)
-    if k < OUTPUT_BIASES:
-        u, o = quotient(k, OUTPUTS), remainder(k, OUTPUTS)
-        for i in range(rows):
-            g += a[int32(i * BLOCK_UNITS + u)] * d[int32(i * OUTPUTS + o)]
-        if PENALTY:
-            g += numbers.l2 / T(rows) * small[k]
-    elif k < UNIT_BIASES:
-        for i in range(rows if cuda.blockIdx.x == 0 else int32(0)):
-            g += d[int32(i * OUTPUTS + k - OUTPUT_BIASES)]
-    else:
-        for i in range(rows):
+    for turn in range(SHARE_ROUNDS):
+        i = int32(share + turn * SHARES)
+        if i >= rows:
+            break
+        if k < OUTPUT_BIASES:
+            g += a[int32(i * BLOCK_UNITS + quotient(k, OUTPUTS))] * d[int32(i * OUTPUTS + remainder(k, OUTPUTS))]
+        elif k >= UNIT_BIASES:
             g += e[int32(i * BLOCK_UNITS + k - UNIT_BIASES)]
+        elif cuda.blockIdx.x == 0:  # which alone has the outputs' biases
+            g += d[int32(i * OUTPUTS + k - OUTPUT_BIASES)]
     return g
 
 
 @cuda.jit(device=True, forceinline=True)
 def update_small(small, state, given, rows, numbers, h):
-    """A step of the weights to the outputs, and of the biases."""
-    for k in range(int32(cuda.threadIdx.x), int32(SMALL if BIAS else OUTPUT_BIASES), int32(THREADS)):
-        step_of(small, k, state, k, int32(SMALL), small_gradient(k, given, small, rows, numbers), h)
+    """A step of the weights to the outputs, and of the biases. `SHARES` threads share a parameter."""
+    thread, last = own_thread(), int32(SMALL if BIAS else OUTPUT_BIASES)
+    for turn in range(SMALL_ROUNDS):
+        k, share = int32(turn * (THREADS // SHARES) + quotient(thread, SHARES)), remainder(thread, SHARES)
+        g = row.total(small_gradient(k, share, given, rows) if k < last else T(0), SHARES)
+        if share == 0 and k < last:
+            if PENALTY and k < OUTPUT_BIASES:
+                g += numbers.l2 / T(rows) * small[k]
+            step_of(small, k, state, k, int32(SMALL), g, h)
 
 
 @cuda.jit(device=True, forceinline=True)
 def update_first(x, half, rows, e, own, numbers, h):
-    """A step of this thread's weights of the first layer; their gradient lives in no array."""
-    thread = int32(cuda.threadIdx.x)
+    """A step of this thread's weights of the first layer; their gradient lives in registers alone."""
+    thread = own_thread()
     place, group = remainder(thread, SPAN), quotient(thread, SPAN)
     w, state = own
-    g, v = cuda.local.array(PIECE, T), cuda.local.array(VECTOR, T)
-    for j in range(VECTORS):
-        for k in range(PIECE):
-            g[k] = T(0)
-        vector = vector_at(place, j)
-        for i in range(rows):
+    g, v, delta = cuda.local.array(MINE, T), cuda.local.array(VECTOR, T), cuda.local.array(UNITS, T)
+    for k in range(MINE):
+        g[k] = T(0)
+    for i in range(rows):
+        for u in range(UNITS):
+            delta[u] = e[int32(i * BLOCK_UNITS + group * UNITS + u)]
+        for j in range(VECTORS):
+            vector = vector_at(place, j)
             at = int32(half * SAMPLES_SIZE + i * ROW + vector * VECTOR)
             load_inputs(v, x, at, int32(vector * VECTOR), numbers)
             for u in range(UNITS):
-                delta = e[int32(i * BLOCK_UNITS + group * UNITS + u)]
                 for q in range(VECTOR):
-                    g[u * VECTOR + q] += delta * v[q]
-        for k in range(PIECE):
-            if PENALTY:
-                g[k] += numbers.l2 / T(rows) * w[j * PIECE + k]
-            step_of(w, j * PIECE + k, state, j * PIECE + k, MINE, g[k], h)
+                    g[j * PIECE + u * VECTOR + q] += delta[u] * v[q]
+    for k in range(MINE):
+        if PENALTY:
+            g[k] += numbers.l2 / T(rows) * w[k]
+        step_of(w, k, state, k, MINE, g[k], h)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -382,12 +436,12 @@ def epoch(data, numbers, words):
     """An epoch: a step for each `BATCH` samples of the order.
 
     ``data`` are `fastmlp.kernels.cuda.records.Arrays`, ``numbers`` its `Numbers`; ``words`` uint64 [2 * BLOCKS * BATCH *
-    OUTPUTS * WORDS], zero. Shared memory given at the launch: 2 * BATCH * ROW samples.
+    OUTPUTS * WORDS], zero. Shared memory given at the launch: 2 * SAMPLES_SIZE inputs.
     """
     x = cuda.shared.array(0, INPUT_T)
     sums, a = cuda.shared.array(SUMS_SIZE, T), cuda.shared.array(HIDDEN_SIZE, T)
     slope, e = cuda.shared.array(HIDDEN_SIZE, T), cuda.shared.array(HIDDEN_SIZE, T)
-    d, row_figures = cuda.shared.array(LOGITS, T), cuda.shared.array(TWO_SAMPLES, T)
+    d, kept, totals = cuda.shared.array(LOGITS, T), cuda.shared.array(KEPT, T), cuda.shared.array(TOTALS, T)
     small, small_state = cuda.shared.array(SMALL, T), cuda.shared.array(SMALL_STATE, T)
     sample = cuda.shared.array(TWO_SAMPLES, int32)
     w, state = cuda.local.array(MINE, T), cuda.local.array(OWN_STATE, T)
@@ -428,9 +482,10 @@ def epoch(data, numbers, words):
         cuda.syncthreads()
         send_logits(a, small, words, rows, step)
         fetch(x, int32(1 - half), sample, data, next_rows)
-        output(words, d, row_figures, sample, data, rows, step)
+        if cuda.blockIdx.x == BLOCKS - 1 and step > 0:
+            report(kept, totals, data, int32(BATCH), int32(step - 1))
+        output(words, d, kept, sample, data, rows, step)
         cuda.syncthreads()
-        report(row_figures, data, rows, step)
         backpropagation(d, small, slope, e, rows)
         cuda.syncthreads()
         update_small(small, small_state, (a, d, e), rows, numbers, h)
@@ -440,5 +495,8 @@ def epoch(data, numbers, words):
         wait_copies()
         cuda.syncthreads()
 
+    if cuda.blockIdx.x == BLOCKS - 1:
+        last = int32((samples - 1) // BATCH)
+        report(kept, totals, data, int32(samples - last * BATCH), last)
     first_layer(data, w, state, True)
     small_parameters(data, small, small_state, True)

@@ -69,7 +69,7 @@ def shapes(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, di
     for span in (32, 64, 96, 128, 160, 192, 224, 256):
         vectors = -(-vectors_of_row // span)
         for units in (1, 2, 4, 8):
-            numbers = units * vector * (vectors * (1 + given.slots) + 1)
+            numbers = units * vector * vectors * (2 + given.slots)
             if vectors > 4 or numbers * itemsize // 4 + OTHER_REGISTERS > REGISTERS:
                 continue
             for groups in range(1, min(512 // span, -(-hidden // units)) + 1):
@@ -82,14 +82,24 @@ def shapes(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, di
 
 
 def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
-    """What a step takes, roughly: arithmetic or loads of the first layer twice, sums, and the exchange."""
-    threads = c["GROUPS"] * c["SPAN"]
-    warps = threads / 32
-    arithmetic = 2 * batch * vectors * c["UNITS"] * 4 * max(1.0, warps / 4)
-    loads = 2 * batch * vectors * warps * 4
-    sums = batch * (c["UNITS"] + 4) * warps
-    turns = -(-batch * 16 * -(-outputs // 16) // threads)
-    return max(arithmetic, loads) + sums + turns * (300 + 14 * c["BLOCKS"]) + 8 * c["UNITS"] * c["GROUPS"]
+    """What a step takes, roughly: instructions and loads of the first layer, its sums, and the exchange."""
+    threads, units, together = c["GROUPS"] * c["SPAN"], c["UNITS"], samples_together(c["UNITS"], batch)
+    warps, held = max(1.0, threads / 128), -(-batch // together) * together
+    forward = held / together * (vectors * together * (units * 4 + 4) + 4 * units * together + 40)
+    backward = batch * (vectors * (units * 4 + 4) + 2 * units + 8)
+    loads = 2 * held * vectors * threads / 32 * 4
+    turns = -(-batch * lanes(outputs) // threads) * -(-c["BLOCKS"] // 13)
+    return max((forward + backward) * warps, loads) + turns * 700 + 20 * c["BLOCKS"]
+
+
+def samples_together(units: int, batch: int) -> int:
+    """Samples that a thread of the persistent kernel multiplies at once; ``TOGETHER`` there."""
+    return min(8 // units, 1 << (batch.bit_length() - 1))
+
+
+def lanes(outputs: int) -> int:
+    """Threads that share a row of so many outputs."""
+    return 1 if outputs == 1 else min(32, 1 << (outputs - 1).bit_length())
 
 
 def sample_row(inputs: int, inputs_dtype: str, dtype: str) -> int:
@@ -98,20 +108,17 @@ def sample_row(inputs: int, inputs_dtype: str, dtype: str) -> int:
     return -(-(-(-inputs // vector) + 1) * vector // per_copy) * per_copy
 
 
-def samples_bytes(network: Network, given: Given) -> int:
-    """Bytes of shared memory for two batches of samples."""
-    row = sample_row(network.sizes[0], given.inputs, network.dtype)
-    return 2 * given.batch * row * np.dtype(given.inputs).itemsize
-
-
 def fits(network: Network, given: Given, gpu: Gpu, c: dict[str, int]) -> bool:
     """Whether a block's arrays fit into shared memory."""
     outputs, itemsize = network.sizes[-1], np.dtype(network.dtype).itemsize
-    units, batch = c["GROUPS"] * c["UNITS"], given.batch
+    together = samples_together(c["UNITS"], given.batch)
+    units, batch, held = c["GROUPS"] * c["UNITS"], given.batch, -(-given.batch // together) * together
     small = units * (outputs + 1) + outputs
-    numbers = (c["SPAN"] // 32 + 3) * batch * units + batch * (outputs + 2) + (1 + max(given.slots, 1)) * small
+    numbers = (c["SPAN"] // 32 + 3) * held * units + 3 * batch * outputs + (1 + max(given.slots, 1)) * small + 64
     static = numbers * itemsize + 8 * batch
-    return static <= STATIC_SHARED and static + samples_bytes(network, given) <= gpu.shared_memory
+    row = sample_row(network.sizes[0], given.inputs, network.dtype)
+    samples = 2 * held * row * np.dtype(given.inputs).itemsize
+    return static <= STATIC_SHARED and static + samples <= gpu.shared_memory
 
 
 @lru_cache(maxsize=256)
@@ -146,7 +153,7 @@ STAGES = 3  #: chunks of a tile in shared memory: one in work, the others on the
 #: Threads of a block; rows and columns of a tile that are tried, sums of a thread, and products staged at a time.
 TILE_THREADS = 256
 TILE_SIDES = (8, 16, 24, 32, 48, 64, 80, 104, 128)
-SQUARES = {"float32": ((4, 8), (4, 4)), "float64": ((4, 4),)}
+SQUARES = {"float32": ((8, 8), (4, 8), (4, 4)), "float64": ((4, 4),)}
 DEPTHS = (16, 32, 64, 128, 256)
 STAGED = 32  #: numbers at most that a thread has on their way
 SPLITS = (1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 26, 32, 44, 64)
@@ -188,11 +195,12 @@ class Tile(NamedTuple):
         """What a block takes for a tile of sums over k, roughly."""
         ways = self.ways(TILE_THREADS)
         warps = -(-ways * self.squares // 32)
-        sums, loads = self.down * self.across * 1.2 * max(1.0, warps / 4), (self.down + self.across) / 2 * warps
-        chunk = self.depth / ways * max(sums, loads) * itemsize / 4
+        sums, loads = self.down * self.across * 1.2 * max(1.0, warps / 4), (self.down + 0.4 * self.across) * warps
+        vectors = -(-(self.rows + self.columns) * self.depth * itemsize // 16 // TILE_THREADS)
         bytes_ = self.depth * (self.rows + self.columns) * itemsize
-        finishing = 300 + self.rows * self.columns / TILE_THREADS * (15 + 2 * ways)
-        return -(-k // self.depth) * max(chunk + 60, bytes_ / BYTES, LATENCY) + LATENCY + finishing
+        chunk = self.depth / ways * max(sums, loads) * itemsize / 4 + 150 + 35 * vectors
+        finishing = 300 + self.rows * self.columns / TILE_THREADS * (40 + 2 * ways)
+        return -(-k // self.depth) * max(chunk, bytes_ / BYTES, LATENCY / 2) + LATENCY + finishing
 
 
 @lru_cache(maxsize=8)

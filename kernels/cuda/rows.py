@@ -1,6 +1,6 @@
 """Rows of outputs: softmax, loss, delta and hits of samples, each shared by neighbouring threads of a warp.
 
-Both kernels call these device functions. A row's outputs are dealt out to ``lanes`` threads, a power of two up to 32:
+Both kernels call these device functions. A row's outputs are dealt out to `lanes` threads, a power of two up to 32:
 thread ``own`` has those of numbers own, own + lanes, ... All threads of a warp take part, with or without a real row.
 """
 
@@ -8,9 +8,10 @@ import math
 from typing import Any, NamedTuple
 
 from fastmlp.kernels.cuda.functions import activation, loss, loss_delta
+from fastmlp.kernels.cuda.plans import lanes
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
 
-__all__ = ["RowFunctions", "lanes_of", "row_functions"]
+__all__ = ["RowFunctions", "row_functions"]
 
 ALL_LANES = 0xFFFFFFFF
 
@@ -18,14 +19,9 @@ ALL_LANES = 0xFFFFFFFF
 class RowFunctions(NamedTuple):
     """The device functions of `row_functions`."""
 
-    total: Any  #: (z, lanes) → the sum of z over so many neighbouring lanes, in each of them
+    total: Any  #: (z, many) → the sum of z over so many neighbouring lanes, in each of them
     target: Any  #: (Y, sample, o) → what output o of a sample should be
     finish: Any  #: (z, y, real, own, rows, told) → (loss, squared error, right) of a row; see there
-
-
-def lanes_of(outputs: int) -> int:
-    """Threads that share a row of so many outputs."""
-    return 1 if outputs == 1 else min(32, 1 << (outputs - 1).bit_length())
 
 
 def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool, hits: str = "") -> RowFunctions:
@@ -43,15 +39,15 @@ def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool,
         Whether a row is told to be right, and by what: see `fastmlp.kernels.contract.counts_sides`.
     """
     T = float32 if dtype == "float32" else float64
-    LANES = lanes_of(outputs)
+    LANES = lanes(outputs)
     SHARE = -(-outputs // LANES)
     SOFTMAX = kind[1] == "cross_entropy"
     activate, value_of, delta_of = activation(kind[0]), loss(kind[1]), loss_delta(kind[1])
 
     @cuda.jit(device=True, forceinline=True)
-    def total(z, lanes):
+    def total(z, many):
         for bit in (16, 8, 4, 2, 1):
-            if bit < lanes:
+            if bit < many:
                 z += cuda.shfl_xor_sync(ALL_LANES, z, bit)
         return z
 

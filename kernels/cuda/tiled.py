@@ -18,9 +18,9 @@ samples, at ``order``. What comes between the layers is in ``values`` and ``delt
 
 from fastmlp.kernels.cuda.functions import Hyperparameters, activations, update
 from fastmlp.kernels.cuda.instructions import acquire, arrive, quotient, remainder
-from fastmlp.kernels.cuda.plans import Tile
+from fastmlp.kernels.cuda.plans import Tile, lanes
 from fastmlp.kernels.cuda.products import Operand, own_lines, product_of, sample_lines
-from fastmlp.kernels.cuda.rows import lanes_of, row_functions
+from fastmlp.kernels.cuda.rows import row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 # The constants of one network, kind of batch and device; other values stand here in the copies that are compiled.
@@ -63,7 +63,7 @@ DELTA_ROWS, DELTA_COLUMNS = DELTA.rows, DELTA.columns
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_DEPTH = GRADIENT.rows, GRADIENT.columns, GRADIENT.depth
 WIDTHS = tuple(-(-units // VECTOR) * VECTOR for units in SIZES)
 BEFORE = (0, *(sum(WIDTHS[1:layer]) for layer in range(1, LAYERS + 1)))  # numbers of a sample before each layer's
-ROW_LANES = lanes_of(OUTPUTS)
+ROW_LANES = lanes(OUTPUTS)
 SHARE = -(-OUTPUTS // ROW_LANES)
 ROWS_AT_ONCE = THREADS // ROW_LANES
 WARPS = THREADS // 32
