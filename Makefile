@@ -1,9 +1,12 @@
 # What developers type. `make` alone lists it.
 .PHONY: help install test fuzz lint notebook bench bench-products bench-quick bench-kernels bench-compare readme compare
-.PHONY: cuda-compile test-gpu bench-gpu test-short test-oldest
+.PHONY: cuda-compile gpu test-short test-oldest
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
 AGAINST ?=
+MINUTES ?= 12
+STEPS ?=
+OUT ?= bench/results
 # The kernels, the simulated GPU and what people import: none of it needs PyTorch.
 SHORT = $(addprefix tests/test_,$(addsuffix .py,cuda cuda_launch cuda_missing contract network lists vector_math mlp \
 	modelfile data optimizers initializers callbacks))
@@ -71,8 +74,5 @@ compare: ## the lab's five epochs, in fastmlp and in PyTorch, three seeds, and t
 cuda-compile: ## compile every CUDA kernel for three architectures, without a GPU, and keep the table
 	$(HERE) fastmlp.bench.cuda_compile --go-on --out bench/results/cuda_compile.json
 
-test-gpu: ## test the CUDA backend on a GPU, with compute-sanitizer where it is here (ten minutes)
-	$(HERE) fastmlp.bench.gpu_tests
-
-bench-gpu: ## measure on a GPU, against PyTorch and JAX there (ten minutes; again to go on where it ended)
-	$(HERE) fastmlp.bench.gpu_bench
+gpu: ## all that there is to do on a GPU: right results, speed, contract, sanitizer (MINUTES=6, STEPS="2 3", OUT=folder)
+	$(HERE) fastmlp.bench.gpu --minutes $(MINUTES) --steps "$(STEPS)" --out "$(OUT)"

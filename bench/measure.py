@@ -67,6 +67,10 @@ class Entrant:
     record: dict[str, Any] = field(default_factory=dict)
     seconds_a_step: float = float("inf")
 
+    def turn(self, steps: int) -> int:
+        """How many of a turn's steps it takes."""
+        return min(steps, self.kind.most_steps or steps)
+
     def dtype(self, work: Work) -> str:
         """In which it computes."""
         return self.kind.arithmetic or self.kind.dtype or work.dtype
@@ -88,12 +92,14 @@ class Absent(Exception):
 def check_chunks(work: Work) -> list[int]:
     """The steps whose losses are checked, in two calls: state must survive from one to the next.
 
+    Two calls alike: JAX compiles for the number of steps.
+
     Two iterations of the lab's job: with raw pixels its course is chaotic. One unit in the last place of the initial
     weights grows tenfold or more an iteration, to 1e-3 in the loss after ten.
     """
     if work.job in ("lab", "predict"):
         return [1, 1]
-    return [3, 17] if work.batch_size <= 512 else [2, 4]
+    return [10, 10] if work.batch_size <= 512 else [3, 3]
 
 
 def oracle_losses(work: Work, steps: int) -> np.ndarray:
@@ -223,10 +229,7 @@ def choose_settings(entrant: Entrant, work: Work, crew: Crew, patience: float) -
     """
     steps = trial_steps(work)
     best = float("inf")
-    try:
-        forms = entrant.kind.settings_for(work, machine.cores())
-    except Missing as reason:
-        raise Absent(str(reason)) from None
+    forms = settings_of(entrant, work)
     begin = time.perf_counter()
     for settings in forms:
         if entrant.trials and time.perf_counter() - begin > patience:
@@ -241,6 +244,20 @@ def choose_settings(entrant: Entrant, work: Work, crew: Crew, patience: float) -
     start(entrant, work, crew, fastest["settings"])
 
 
+def settings_of(entrant: Entrant, work: Work) -> list[dict[str, Any]]:
+    """The settings that a contender can have.
+
+    Raises
+    ------
+    Absent
+        If it can't run here.
+    """
+    try:
+        return entrant.kind.settings_for(work, machine.cores())
+    except Missing as reason:
+        raise Absent(str(reason)) from None
+
+
 def try_steps(worker: Worker, steps: int, best: float) -> float:
     """Seconds a step in a trial: the least of some, or of two short ones where these are hopeless beside the best.
 
@@ -253,10 +270,13 @@ def try_steps(worker: Worker, steps: int, best: float) -> float:
     return min(worker.ask("time", steps=steps, warm=few)["seconds"] for _ in range(TRIALS)) / steps
 
 
-def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray, patience: float) -> Absent | None:
-    """All that comes before the clock; None for who takes part, otherwise why not."""
+def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray, patience: float | None) -> Absent | None:
+    """All that comes before the clock, without trials if patience is None; None for who takes part, or else why not."""
     try:
-        choose_settings(entrant, work, crew, patience)
+        if patience is None:
+            start(entrant, work, crew, settings_of(entrant, work)[0])
+        else:
+            choose_settings(entrant, work, crew, patience)
         check_losses(entrant, work, crew, expected)
     except Absent as absent:
         return absent
@@ -298,7 +318,7 @@ def measure_work(
     longest: float = 1.0,
     steps: int | None = None,
     whole_epochs: bool = False,
-    patience: float = float("inf"),
+    patience: float | None = float("inf"),
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Measure one work.
@@ -314,11 +334,13 @@ def measure_work(
     target, longest : float, defaults 0.1 and 1.0
         As for `choose_steps`.
     steps : int, optional
-        Of a turn, in place of that choice.
+        Of a turn, in place of that choice. A contender that takes fewer (`Contender.most_steps`) has its times
+        multiplied, to be those of a whole turn.
     whole_epochs : bool, default False
         Whether a turn that would be longer than an epoch is cut to whole ones.
     patience : float, optional
-        Seconds after which no further setting of a contender is tried; by default all are.
+        Seconds after which no further setting of a contender is tried; by default all are. With None none is: each
+        takes the first, all are set up at once, and ``steps`` must be given.
     progress : callable, optional
         Called with a line of text before each contender is set up, and before each round:
         ``len(names) + rounds`` times.
@@ -327,18 +349,24 @@ def measure_work(
     -------
     dict
         ``work``, ``steps`` of a turn, ``warm`` and ``run_in`` (so many untimed ones before them, again and again for so
-        many seconds), ``rounds``; ``contenders``: for each its label, family, version, chosen settings, trials and the
-        number of settings untried (if any), loss_difference, and raw ``seconds`` of each round, with ``device_seconds``
-        beside them where a device's own clock told them;
+        many seconds; without trials, a whole turn), ``rounds``; ``contenders``: for each its label, family, version,
+        chosen settings, trials and the number of settings untried (if any), ``most_steps`` (where it takes fewer than a
+        turn has), loss_difference, and raw ``seconds`` of each round, with ``device_seconds`` beside them where a
+        device's own clock told them;
         ``missing`` and ``refused``: reasons.
     """
     expected = expected_of(work)
+    entrants = [Entrant(name, contender(name)) for name in names]
     present: list[Entrant] = []
     absent: dict[bool, dict[str, str]] = {False: {}, True: {}}
-    for name in names:
-        progress(f"{name}: setting up")
-        entrant = Entrant(name, contender(name))
-        reason = admit(entrant, work, crew, expected, patience)
+
+    def admitted(entrant: Entrant) -> Absent | None:
+        progress(f"{entrant.name}: setting up")
+        return admit(entrant, work, crew, expected, patience)
+
+    reasons = list((map if patience is not None else crew.pool.map)(admitted, entrants))
+    for entrant, reason in zip(entrants, reasons, strict=True):
+        name = entrant.name
         if reason is None:
             present.append(entrant)
         else:
@@ -350,7 +378,7 @@ def measure_work(
     steps = steps or choose_steps(present, target, longest)
     if whole_epochs and steps > work.batches:
         steps -= steps % work.batches
-    warm = max(1, steps // 10)
+    warm = steps if patience is None else max(1, steps // 10)
     times = run_rounds(present, crew, rounds, steps, warm, progress)
     for entrant in present:
         result["contenders"][entrant.name] = {
@@ -359,6 +387,7 @@ def measure_work(
             "dtype": entrant.dtype(work),
             "settings": entrant.settings,
             "trials": entrant.trials,
+            **({} if entrant.turn(steps) == steps else {"most_steps": entrant.turn(steps)}),
             **entrant.record,
             **times[entrant.name],
         }
@@ -379,9 +408,10 @@ def run_rounds(
         turns = list(entrants)
         shuffle(turns)
         for entrant in turns:
-            answer = entrant.worker(crew, entrant.settings).ask("time", steps=steps, warm=warm, run_in=RUN_IN)
+            own = entrant.turn(steps)
+            answer = entrant.worker(crew, entrant.settings).ask("time", steps=own, warm=min(warm, own), run_in=RUN_IN)
             for clock, seconds in answer.items():
-                times[entrant.name].setdefault(clock, []).append(seconds)
+                times[entrant.name].setdefault(clock, []).append(seconds * steps / own)
     return times
 
 
@@ -463,8 +493,9 @@ def measure_job(work: Work, names: Sequence[str], crew: Crew, suite: Suite, prog
         rounds=suite.rounds,
         target=suite.target,
         longest=suite.longest,
+        steps=None if suite.steps is None else suite.steps(work),
         whole_epochs=suite.whole_epochs,
-        patience=suite.patience,
+        patience=suite.patience if suite.steps is None else None,
         progress=tell,
     )
 

@@ -52,7 +52,7 @@ IN_ORDER = "fastmlp, samples in order"  #: the family that has its samples as th
 #: Families in the order of the columns.
 FAMILIES = (
     *("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16"),
-    *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32", "fastmlp CUDA, three TF32"),
+    *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32"),
 )
 
 #: What a speed-up is, in every table: the higher, the faster.
@@ -68,7 +68,6 @@ EXPLAINED = {
     "JAX CUDA": "all steps in one compiled scan, with samples on the device and products in float32",
     "PyTorch CUDA TF32": "the same with products in TF32, which keep 11 bits of 24: other arithmetic",
     "JAX CUDA TF32": "likewise",
-    "fastmlp CUDA, three TF32": "fastmlp with large products in three terms of TF32, whose error is like float32's",
 }
 
 
@@ -409,7 +408,7 @@ def current_page(root: Path, page: str) -> tuple[str, str]:
     text = (root / page).read_text(encoding="utf-8")
     files = [root / RESULTS / f"{name}.json" for name in PAGES[page]]
     found = [load(file) for file in files if file.is_file()]
-    return text, replace_block(text, markdown(found, headings=len(PAGES[page]) > 1))
+    return text, replace_block(text, markdown(found, headings=len(found) > 1))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
