@@ -232,9 +232,12 @@ def tell(text: str) -> None:
 
 
 def tell_failed(batch: Batch) -> None:
-    """Tell who failed, of the first also their last words."""
-    for place, (name, how) in enumerate(batch.failed().items()):
-        tell(f"-- {name}: {how}" + f"\n{batch.said(name)}" * (place < SHOWN_PROCESSES))
+    """Tell who failed, those with the same last line together, and of the first of some of them the last words."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, how in batch.failed().items():
+        alike.setdefault((how, batch.said(name).rpartition("\n")[2]), []).append(name)
+    for place, ((how, last), names) in enumerate(alike.items()):
+        tell(f"-- {', '.join(names)}: {how}\n{batch.said(names[0]) if place < SHOWN_PROCESSES else last}")
 
 
 def table(result: dict[str, Any]) -> str:

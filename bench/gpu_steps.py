@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle, islice
@@ -63,17 +64,16 @@ def graphics_card() -> dict[str, str] | None:
 
 def start() -> int:
     """Tell versions, import the backend, and predict with one small network."""
-    from fastmlp.kernels.cuda import missing
-
     print(", ".join(f"{package} {version}" for package, version in machine.versions().items()), flush=True)
     card = graphics_card()
     print(f"commit {machine.commit()}; {card or 'nvidia-smi tells of no GPU'}", flush=True)
-    if missing.reason() is not None:  # said below; an import that fails says more here
-        missing.load()
-        importlib.import_module("fastmlp.kernels.cuda.calls")
     reason = kernels.available()["cuda"]
     if reason is not None:
-        print(f"nothing can be run on a GPU here: {reason}")
+        try:
+            importlib.import_module("fastmlp.kernels.cuda.calls")
+        except ImportError:
+            traceback.print_exc()  # all of it, where the reason has the last line
+        print(f"nothing can be run on a GPU here: {reason}", flush=True)
         return 1 if card else NO_GPU
     backend = kernels.backend("cuda")
     work = Work((12, 7, 4), 6, source="synthetic", samples=20)
@@ -213,11 +213,11 @@ def in_words(measurement: dict[str, Any]) -> str:
 
 def problems(result: dict[str, Any]) -> list[str]:
     """What went wrong: works that failed, contenders that were refused, and ours where it is missing."""
-    found = [f"{title}: {why}" for title, why in result["failed"].items()]
+    found = Counter(f"a work failed: {why}" for why in result["failed"].values())
     for measurement in result["measurements"]:
-        absent = {**measurement["refused"], **{n: why for n, why in measurement["missing"].items() if n == OURS}}
-        found += [f"{Work.from_dict(measurement['work']).title}: {name}: {why}" for name, why in absent.items()]
-    return found
+        found.update(f"{name}: {why}" for name, why in measurement["refused"].items())
+        found.update(f"{name}: {why}" for name, why in measurement["missing"].items() if name == OURS)
+    return [f"{what} ({count} works)" for what, count in found.items()]
 
 
 def microseconds(measurement: dict[str, Any], name: str) -> float:

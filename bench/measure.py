@@ -67,10 +67,6 @@ class Entrant:
     record: dict[str, Any] = field(default_factory=dict)
     seconds_a_step: float = float("inf")
 
-    def turn(self, steps: int) -> int:
-        """How many of a turn's steps it takes."""
-        return min(steps, self.kind.most_steps or steps)
-
     def dtype(self, work: Work) -> str:
         """In which it computes."""
         return self.kind.arithmetic or self.kind.dtype or work.dtype
@@ -387,7 +383,7 @@ def measure_work(
             "dtype": entrant.dtype(work),
             "settings": entrant.settings,
             "trials": entrant.trials,
-            **({} if entrant.turn(steps) == steps else {"most_steps": entrant.turn(steps)}),
+            **({"most_steps": entrant.kind.most_steps} if (entrant.kind.most_steps or steps) < steps else {}),
             **entrant.record,
             **times[entrant.name],
         }
@@ -408,10 +404,9 @@ def run_rounds(
         turns = list(entrants)
         shuffle(turns)
         for entrant in turns:
-            own = entrant.turn(steps)
-            answer = entrant.worker(crew, entrant.settings).ask("time", steps=own, warm=min(warm, own), run_in=RUN_IN)
+            answer = entrant.worker(crew, entrant.settings).ask("time", steps=steps, warm=warm, run_in=RUN_IN)
             for clock, seconds in answer.items():
-                times[entrant.name].setdefault(clock, []).append(seconds * steps / own)
+                times[entrant.name].setdefault(clock, []).append(seconds)
     return times
 
 
