@@ -33,6 +33,7 @@ __all__ = ["STEPS", "Step", "main"]
 MINUTES = 12.0
 LEAST = 5.0  #: seconds that must be left for a step to begin
 GRACE = 10.0  #: seconds in which processes whose time is over may say what they have
+RECORD = "gpu-steps"  #: the result file that tells how the steps went
 COMPILING = 90.0  #: seconds that the steps wait for the compiler
 SHOWN, SHOWN_PROCESSES = 15, 3  #: last lines of a process, and of how many that failed; the files have all of it
 TESTS = [f"tests/test_{name}.py" for name in ("contract", "mlp", "callbacks", "lab_mlp", "modelfile")]
@@ -168,8 +169,9 @@ class Run:
         self.logs.mkdir(parents=True, exist_ok=True)
         about = {"gpu": gpu_steps.graphics_card(), "versions": machine.versions(), "commit": machine.commit()}
         about["date"] = datetime.now(UTC).isoformat(timespec="seconds")
-        self.record: dict[str, Any] = {"format": results.FORMAT, "suite": "gpu-steps", "machine": about, "steps": []}
-        self.record["left"] = list(chosen)
+        summary = "make gpu, step by step"
+        self.record: dict[str, Any] = {"format": results.FORMAT, "suite": RECORD, "summary": summary}
+        self.record |= {"machine": about, "steps": [], "left": list(chosen)}
         self.compiling: Batch | None = None
 
     def left(self, most: float = float("inf")) -> float:
@@ -193,7 +195,7 @@ class Run:
         entry |= {"well": ways.count("well"), "cut off": ways.count("cut off"), "failed": batch.failed()}
         self.record["steps"].append({**entry, "tests": dict(counts)})
         self.record["left"].remove(name)
-        results.save(self.record, self.out / "gpu-steps.json")
+        results.save(self.record, self.out / f"{RECORD}.json")
         tell_failed(batch)
         if len(ways) == 1 and not batch.failed():
             tell(batch.said(*batch.ended))

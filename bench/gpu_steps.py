@@ -124,15 +124,19 @@ def small_works() -> list[tuple[Work, bool]]:
     adam = Rule("adam", 0.01, beta2=0.99, epsilon=1e-3)
     rules = (Rule("momentum", 0.1, momentum=0.9), Rule("plain", 0.2), Rule("nesterov", 0.1, momentum=0.9), adam)
     losses = ("cross_entropy", "mean_squared_error", "binary_cross_entropy")
-    found = [(Work(NETWORK, size, source="synthetic", samples=2 * size + 3, rule=rules[0]), False) for size in (5, 128)]
+    found = [(few(NETWORK, size, rule=rules[0]), False) for size in (5, 128)]
     for shapes in (persistent, tiled):
         kinds = [(rule, dtype) for dtype in ("float32", "float64") for rule in rules]
         choices = zip(kinds, cycle(shapes), cycle(ACTIVATIONS), cycle(losses), strict=False)
-        for number, ((rule, dtype), (sizes, batch_size), activation, loss) in enumerate(islice(choices, len(kinds))):
-            samples = {"source": "synthetic", "samples": 2 * batch_size + 3}
-            work = Work(sizes, batch_size, dtype, activation, loss, rule, **samples)
+        for number, ((rule, dtype), shape, activation, loss) in enumerate(islice(choices, len(kinds))):
+            work = few(*shape, dtype=dtype, activation=activation, loss=loss, rule=rule)
             found.append((work, work.has_pixels and number % 2 == 1))
     return found
+
+
+def few(sizes: tuple[int, ...], batch_size: int, **changes: Any) -> Work:
+    """A work of two batches, and a third that is short."""
+    return Work(sizes, batch_size, source="synthetic", samples=2 * batch_size + 3, **changes)
 
 
 SMALL = small_works()
@@ -143,12 +147,13 @@ def small(index: str, backend: str = "cuda") -> int:
     work, pixels = SMALL[int(index)]
     X, Y = (work.pixels(), work.load()[1]) if pixels else work.load()
     start = np.concatenate([row.ravel() for row in work.matrices("float64")])
-    scaled = {"input_scale": 1 / LEVELS, "input_shift": LAB_SHIFT} if pixels else {}
     rng = np.random.default_rng(0)
     orders = [rng.permutation(len(X)) for _ in range(2)]
     found = []
     for who, dtype in ((kernels.backend(backend), work.dtype), (reference, "float64")):
-        network = replace(work.network(dtype), **scaled)
+        network = work.network(dtype)
+        if pixels:
+            network = replace(network, input_scale=1 / LEVELS, input_shift=LAB_SHIFT)
         parameters, state = work.parameters(dtype), network.state(work.rule)
         targets = Y if Y.ndim == 1 else Y.astype(dtype)
         losses = [

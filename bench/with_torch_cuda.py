@@ -29,7 +29,7 @@ class TorchCuda(TorchFused):
     label = "PyTorch CUDA eager"
     family = "PyTorch CUDA"
     device = "cuda"
-    most_steps = 100
+    most_steps: ClassVar[int | None] = 100
     tf32: ClassVar[bool] = False
 
     @classmethod

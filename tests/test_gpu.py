@@ -324,7 +324,7 @@ def stand_ins(monkeypatch, hasty):
     monkeypatch.setattr(gpu_steps, "NETWORK", TINY.sizes)
     monkeypatch.setattr(gpu_steps, "AIMS", {5: 1e-9, 10: 1e9})
     monkeypatch.setattr(gpu_steps, "mnist_is_here", lambda: True)
-    monkeypatch.setattr(gpu_steps, "graphics_card", lambda: {"name": "a stand-in", "driver": "1.0"})
+    monkeypatch.setattr(gpu_steps, "graphics_card", lambda: {"name": "stand-in", "driver": "1.0"})
 
 
 def test_small_works_are_right_on_the_cpu():
@@ -384,7 +384,8 @@ def test_measurements_are_written_after_each_work(stand_ins, tmp_path, monkeypat
     assert not result["interrupted"]
     assert [one["enough"] for one in result["aims"]] == [True, True, False]
     page = tables.markdown([result])
-    assert "a stand-in, driver 1.0" in page
+    assert ", 100 samples, on the GPU stand-in:" in page
+    assert "stand-in, driver 1.0" in page
     assert "**at least 1,000,000,000** (missed)" in page
     assert "batch 10: times slowcoach:Slow" in gpu.table(result)
 
@@ -453,7 +454,8 @@ SAY = "import sys, time; print('three words here', flush=True); "
 WELL, FAILS, DIES = SAY, SAY + "raise ValueError('out of order')", SAY + "import os; os.abort()"
 HANGS = SAY + "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
 NO_DEVICE = f"print('versions'); print('no NVIDIA driver is installed'); sys.exit({gpu_steps.NO_GPU})"
-PYTEST = "print('3 passed, 1 failed, 2 skipped in 1.50s')"
+PYTEST = "import sys; print('3 passed, 1 failed, 2 skipped in 1.50s'); sys.exit(1)"
+FAILED_AND_CUT_OFF = "import time; print('= 1 failed, 1 error in 1.50s =', flush=True); time.sleep(60)"
 CUT_OFF = "import time; print('3 passed, 2 skipped in 1.50s', flush=True); time.sleep(60)"
 
 
@@ -484,7 +486,7 @@ def test_command_goes_on_after_what_fails_hangs_or_dies(command, capsys):
         "1": step(WELL),
         "2": step(WELL, FAILS, DIES, HANGS, each=2.0),
         "3": step(PYTEST),
-        "4": step(CUT_OFF, seconds=1.0),
+        "4": step(CUT_OFF, FAILED_AND_CUT_OFF, seconds=1.0),
         "5": step(WELL),
         "6": step(),
     }
@@ -495,12 +497,15 @@ def test_command_goes_on_after_what_fails_hangs_or_dies(command, capsys):
     two, three, four = record["steps"][1:4]
     assert two["failed"] == {"process-1": "exit code 1", "process-2": "exit code -6", "process-3": "no end within 2 s"}
     assert two["well"] == 1
-    assert (three["failed"], three["tests"]) == ({"process-0": "well"}, {"passed": 3, "failed": 1, "skipped": 2})
-    assert (four["failed"], four["cut off"], four["tests"]) == ({}, 1, {"passed": 3, "skipped": 2})
+    assert (three["failed"], three["tests"]) == ({"process-0": "exit code 1"}, {"passed": 3, "failed": 1, "skipped": 2})
+    assert (four["failed"], four["cut off"]) == ({"process-1": "cut off"}, 2)
+    assert four["tests"] == {"passed": 3, "skipped": 2, "failed": 1, "error": 1}
     assert record["steps"][4]["failed"] == {}
     assert record["left"] == ["6"]
     assert "ValueError: out of order" in said
     assert "6: stand-in: NOT DONE" in said
+    shown = tables.markdown([results.load(command.out / "gpu-steps.json")])
+    assert "| stand-in | 0 | 1 | 0 | 3 passed, 1 failed, 2 skipped |" in shown
     assert "ValueError: out of order" in (command.out / "gpu-logs" / "process-1.txt").read_text()
 
 
