@@ -484,7 +484,7 @@ def command(tmp_path, monkeypatch):
 def test_command_goes_on_after_what_fails_hangs_or_dies(command, capsys):
     steps = {
         "1": step(WELL),
-        "2": step(WELL, FAILS, DIES, HANGS, each=2.0),
+        "2": step(WELL, DIES, FAILS, HANGS, each=2.0),
         "3": step(PYTEST),
         "4": step(CUT_OFF, FAILED_AND_CUT_OFF, seconds=1.0),
         "5": step(WELL),
@@ -495,7 +495,7 @@ def test_command_goes_on_after_what_fails_hangs_or_dies(command, capsys):
     assert time.perf_counter() - begin < 20
     assert code == 1
     two, three, four = record["steps"][1:4]
-    assert two["failed"] == {"process-1": "exit code 1", "process-2": "exit code -6", "process-3": "no end within 2 s"}
+    assert two["failed"] == {"process-1": "exit code -6", "process-2": "exit code 1", "process-3": "no end within 2 s"}
     assert two["well"] == 1
     assert (three["failed"], three["tests"]) == ({"process-0": "exit code 1"}, {"passed": 3, "failed": 1, "skipped": 2})
     assert (four["failed"], four["cut off"]) == ({"process-1": "cut off"}, 2)
@@ -506,7 +506,7 @@ def test_command_goes_on_after_what_fails_hangs_or_dies(command, capsys):
     assert "6: stand-in: NOT DONE" in said
     shown = tables.markdown([results.load(command.out / "gpu-steps.json")])
     assert "| stand-in | 0 | 1 | 0 | 3 passed, 1 failed, 2 skipped |" in shown
-    assert "ValueError: out of order" in (command.out / "gpu-logs" / "process-1.txt").read_text()
+    assert "ValueError: out of order" in (command.out / "gpu-logs" / "process-2.txt").read_text()
 
 
 def test_command_is_well_if_all_is(command, capsys):
