@@ -1,6 +1,6 @@
 # What developers type. `make` alone lists it.
 .PHONY: help install test fuzz lint notebook bench bench-products bench-quick bench-kernels bench-compare readme compare
-.PHONY: cuda-compile gpu test-short test-oldest
+.PHONY: cuda-compile gpu test-gpu-venv test-short test-oldest
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
 AGAINST ?=
@@ -76,3 +76,12 @@ cuda-compile: ## compile every CUDA kernel for three architectures, without a GP
 
 gpu: ## all that there is to do on a GPU: right results, speed, contract, sanitizer (MINUTES=6, STEPS="2 3", OUT=folder)
 	$(HERE) fastmlp.bench.gpu --minutes $(MINUTES) --steps "$(STEPS)" --out "$(OUT)"
+
+# What a machine with a GPU has, PyTorch and JAX left out.
+GPU_PACKAGES = numpy numba 'numba-cuda[cu13]' typer rich scikit-learn matplotlib pillow safetensors pytest hypothesis
+
+test-gpu-venv: ## run what make gpu does before it needs a GPU with the newest releases, on Python 3.12 (or PYTHON=...)
+	for python in $(if $(filter file,$(origin PYTHON)),python3.12) $(PYTHON); do "$$python" -c "" 2>/dev/null && break; done; \
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && "$$python" -m venv "$$work" && \
+		"$$work/bin/pip" install --quiet $(GPU_PACKAGES) && PYTHONPATH=$(CURDIR) NUMBA_CACHE_DIR="$$work/cache" \
+		FASTMLP_GPU_PYTHON="$$work/bin/python" "$$work/bin/python" -m pytest -o addopts=-ra tests/test_gpu_machine.py
