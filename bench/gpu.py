@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from fastmlp.bench import gpu_steps, machine, results
 from fastmlp.bench.gpu_steps import NO_GPU, best_rival, microseconds, problems
 from fastmlp.bench.processes import environment, python
+from fastmlp.bench.suites import SUITES
 from fastmlp.bench.tables import number, wanted
 from fastmlp.bench.work import Work
 
@@ -36,7 +37,9 @@ GRACE = 10.0  #: seconds in which processes whose time is over may say what they
 RECORD = "gpu-steps"  #: the result file that tells how the steps went
 COMPILING = 90.0  #: seconds that the steps wait for the compiler
 SHOWN, SHOWN_PROCESSES = 15, 3  #: last lines of a process, and of how many that failed; the files have all of it
-TESTS = [f"tests/test_{name}.py" for name in ("contract", "mlp", "callbacks", "lab_mlp", "modelfile")]
+TESTS = [
+    str(machine.ROOT / f"tests/test_{name}.py") for name in ("contract", "mlp", "callbacks", "lab_mlp", "modelfile")
+]
 
 Commands = dict[str, list[str]]  #: name of a process -> what starts it
 
@@ -167,7 +170,7 @@ class Run:
         self.out, self.logs, self.begin = out, out / "gpu-logs", time.time()
         self.deadline = time.monotonic() + 60 * minutes - GRACE
         self.logs.mkdir(parents=True, exist_ok=True)
-        about = {"gpu": gpu_steps.graphics_card(), "versions": machine.versions(), "commit": machine.commit()}
+        about = {"gpu": machine.graphics_card(), "versions": machine.versions(), "commit": machine.commit()}
         about["date"] = datetime.now(UTC).isoformat(timespec="seconds")
         summary = "make gpu, step by step"
         self.record: dict[str, Any] = {"format": results.FORMAT, "suite": RECORD, "summary": summary}
@@ -251,6 +254,10 @@ def table(result: dict[str, Any]) -> str:
         ours, theirs = (float("nan") if name is None else microseconds(measurement, name) for name in names)
         title = f"{list(work.sizes)}, {work.batch_size:,}"
         lines.append(f"{title:<28}{ours:>10.2f}{theirs:>11.2f}{theirs / ours:>8.2f}  {rival}")
+    done = [measurement["work"] for measurement in result["measurements"]]
+    source = {"source": done[0]["source"]}
+    left = [work for work, _ in SUITES[result["suite"]].jobs if {**work.to_dict(), **source} not in done]
+    lines += [f"no time for {'; '.join(f'{list(work.sizes)}, {work.batch_size:,}' for work in left)}"] * bool(left)
     lines += [f"{aim['what']}: {number(aim['reached'])}; wanted {wanted(aim)}" for aim in result["aims"]]
     return "\n".join([*lines, *problems(result)])
 
@@ -269,6 +276,20 @@ def chosen_steps(text: str) -> list[str]:
     return [name for name in STEPS if name in asked | {"1"}]
 
 
+def minutes_of(text: str) -> float:
+    """A number above zero.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
+
+
 def interrupt(*_: object) -> None:
     """End as by Ctrl-C, so that no process is left behind."""
     raise KeyboardInterrupt
@@ -278,7 +299,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where something failed or there is no GPU, 130 when interrupted."""
     steps = "; ".join(f"{name}: {step.what}" for name, step in STEPS.items()).replace("%", "%%")
     parser = argparse.ArgumentParser(prog="python -m fastmlp.bench.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"end after so many, by default {MINUTES:g}")
+    parser.add_argument(
+        "--minutes", type=minutes_of, default=MINUTES, help=f"end after so many, by default {MINUTES:g}"
+    )
     parser.add_argument(
         "--steps", type=chosen_steps, default=list(STEPS), help=f'such as "2 3", by default all; {steps}'
     )

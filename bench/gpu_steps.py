@@ -6,10 +6,7 @@ Whatever goes wrong ends the process with its whole traceback. What is measured 
 import importlib
 import json
 import logging
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import time
 import traceback
@@ -24,8 +21,7 @@ import numpy as np
 
 from fastmlp import kernels
 from fastmlp.bench import machine, results, time_to_accuracy
-from fastmlp.bench.measure import TOLERANCE, measure_job
-from fastmlp.bench.processes import Crew
+from fastmlp.bench.measure import TOLERANCE, measure_suite
 from fastmlp.bench.results import speed_up
 from fastmlp.bench.suites import SUITES, with_source
 from fastmlp.bench.work import LAB_SHIFT, LEVELS, MOMENTUM, Work, mnist_is_here
@@ -33,12 +29,11 @@ from fastmlp.bench.worker import die_with_parent
 from fastmlp.kernels import Rule, reference
 from fastmlp.kernels.activations import ACTIVATIONS
 
-__all__ = ["ACCURACY", "NO_GPU", "OURS", "SMALL", "aims_of", "best_rival", "graphics_card", "to_compile"]
+__all__ = ["ACCURACY", "NO_GPU", "OURS", "SMALL", "aims_of", "best_rival", "to_compile"]
 
 NO_GPU = 3  #: the exit code of `start` where there is none
 ACCURACY = "gpu-accuracy"
 OURS, NETWORK = "fastmlp-cuda", (784, 100, 10)
-ANSWER = 45.0  #: seconds of a contender's answer, after which it is given up
 SEEDS = 3  #: of the times to accuracy
 
 #: What fastmlp is to reach on `NETWORK`: batch size -> times the best rival; and seconds of an epoch of MNIST.
@@ -50,42 +45,26 @@ PROGRAMS = dict.fromkeys(("fastmlp-cuda", "jax-cuda", "torch-cuda"), time_to_acc
 
 
 # --------------------------------------------------------------------------------------- 1: versions and a small kernel
-def graphics_card() -> dict[str, str] | None:
-    """Name, driver's version and memory of the GPU, by nvidia-smi; None where it tells of none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    number = os.environ.get("FASTMLP_CUDA_DEVICE") or "0"
-    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader", "-i", number]
-    done = subprocess.run(query, capture_output=True, text=True)
-    values = done.stdout.strip().split(", ")
-    return None if done.returncode else dict(zip(("name", "driver", "memory"), values, strict=False))
-
-
 def start() -> int:
     """Tell versions, import the backend, and predict with one small network."""
     print(", ".join(f"{package} {version}" for package, version in machine.versions().items()), flush=True)
-    card = graphics_card()
+    card = machine.graphics_card()
     print(f"commit {machine.commit()}; {card or 'nvidia-smi tells of no GPU'}", flush=True)
     reason = kernels.available()["cuda"]
     if reason is not None:
         try:
             importlib.import_module("fastmlp.kernels.cuda.calls")
-        except ImportError:
+        except Exception:
             traceback.print_exc()  # all of it, where the reason has the last line
         print(f"nothing can be run on a GPU here: {reason}", flush=True)
         return 1 if card else NO_GPU
     backend = kernels.backend("cuda")
     work = Work((12, 7, 4), 6, source="synthetic", samples=20)
     X, _ = work.load()
-    difference = np.abs(backend.predict(work.network(), work.parameters(), X) - oracle_outputs(work, X)).max()
+    expected = reference.predict(work.network("float64"), work.parameters("float64"), X)
+    difference = np.abs(backend.predict(work.network(), work.parameters(), X) - expected).max()
     print(f"{'; '.join(backend.describe().values())}\na prediction differs from NumPy's by {difference:.1e}")  # type: ignore[attr-defined]
     return int(not difference <= TOLERANCE[work.dtype])
-
-
-def oracle_outputs(work: Work, X: np.ndarray) -> np.ndarray:
-    """The outputs with the initial weights, by NumPy in float64."""
-    return reference.predict(work.network("float64"), work.parameters("float64"), X)
 
 
 # ----------------------------------------------------------------------------------------------- compiling beforehand
@@ -178,34 +157,22 @@ def describe(work: Work) -> str:
 
 
 # --------------------------------------------------------------------------------------------- 3 and 5: against others
-def on_machine() -> dict[str, Any]:
-    """The machine, for a result."""
-    return {**machine.describe(), "gpu": graphics_card() or {"name": "a GPU", "driver": "unknown"}}
-
-
 def measure(name: str, folder: str) -> int:
     """Measure a suite's works one by one, and write the result after each."""
     suite = SUITES[name]
     if not mnist_is_here():
         print("MNIST is not here: measuring with made-up images of the same shape and share of zeros")
         suite = with_source(suite, "synthetic")
-    result: dict[str, Any] = {"format": results.FORMAT, "suite": name, "summary": suite.summary, "interrupted": True}
-    result |= {"machine": on_machine(), "ceilings": {}, "memory": None, "measurements": [], "failed": {}}
-    with Crew(ANSWER) as crew:
-        for number, (work, names) in enumerate(suite.jobs, 1):
-            try:
-                measurement = measure_job(work, names, crew, suite, lambda text: None)
-                result["measurements"].append(measurement)
-                print(f"{work.title}: {in_words(measurement)}", flush=True)
-            except Exception as error:  # whatever it was, the next work shall have its turn
-                result["failed"][work.title] = f"{type(error).__name__}: {error}"
-                print(f"{work.title}: {traceback.format_exc()}", flush=True)
-                for one in names:  # who is in the midst of something would answer the next question with it
-                    crew.dismiss(one)
-            result["left"] = [left.title for left, _ in suite.jobs[number:]]
-            result["interrupted"] = bool(result["left"])
-            result["aims"] = aims_of(result)
-            results.save(result, Path(folder, f"{name}.json"))
+
+    def save(result: dict[str, Any]) -> None:
+        results.save({**result, "aims": aims_of(result)}, Path(folder, f"{name}.json"))
+
+    def keep(result: dict[str, Any]) -> None:
+        save(result)
+        print(in_words(result["measurements"][-1]), flush=True)
+
+    result = measure_suite(name, suite, keep=keep)
+    save(result)
     return int(bool(problems(result)))
 
 
@@ -213,12 +180,12 @@ def in_words(measurement: dict[str, Any]) -> str:
     """A measurement in a line: everybody's microseconds a step, and who does not take part."""
     told = [f"{name} {microseconds(measurement, name):.2f}" for name in measurement["contenders"]]
     told += [f"{kind}: {name}: {why}" for kind in ("missing", "refused") for name, why in measurement[kind].items()]
-    return "; ".join(told)
+    return f"{Work.from_dict(measurement['work']).title}: {'; '.join(told)}"
 
 
 def problems(result: dict[str, Any]) -> list[str]:
-    """What went wrong: works that failed, contenders that were refused, and ours where it is missing."""
-    found = Counter(f"a work failed: {why}" for why in result["failed"].values())
+    """What went wrong: contenders that were refused, and ours where it is missing."""
+    found: Counter[str] = Counter()
     for measurement in result["measurements"]:
         found.update(f"{name}: {why}" for name, why in measurement["refused"].items())
         found.update(f"{name}: {why}" for name, why in measurement["missing"].items() if name == OURS)
@@ -260,10 +227,10 @@ def aims_of(result: dict[str, Any]) -> list[dict[str, Any]]:
 # --------------------------------------------------------------------------------------------------------- 7: accuracy
 def accuracy(folder: str) -> int:
     """Measure the times to accuracy, and write the result after each run."""
-    described = on_machine()
+    gpu = machine.graphics_card() or {"name": "a GPU", "driver": "unknown"}
 
     def keep(result: dict[str, Any]) -> None:
-        result = {**result, "suite": ACCURACY, "machine": described}
+        result = {**result, "suite": ACCURACY, "machine": {**result["machine"], "gpu": gpu}}
         results.save(result, Path(folder, f"{ACCURACY}.json"))
 
     result = time_to_accuracy.measure_accuracy(

@@ -49,6 +49,8 @@ HOPELESS = 5.0  #: times the best's time, beyond which a setting is not tried fu
 #: stopped while others ran: caches hold what is theirs, and the system may at first have all its threads on one core.
 RUN_IN = 0.1
 
+GPU_ANSWER = 45.0  #: seconds of an answer, after which a contender on a GPU is given up
+
 Progress = Callable[[str], None]
 
 
@@ -375,8 +377,9 @@ def measure_work(
     if whole_epochs and steps > work.batches:
         steps -= steps % work.batches
     warm = steps if patience is None else max(1, steps // 10)
-    times = run_rounds(present, crew, rounds, steps, warm, progress)
-    for entrant in present:
+    times, died = run_rounds(present, crew, rounds, steps, warm, progress)
+    result["refused"] |= died
+    for entrant in (entrant for entrant in present if entrant.name not in died):
         result["contenders"][entrant.name] = {
             "label": entrant.kind.label or entrant.name,
             "family": entrant.kind.family or entrant.name,
@@ -392,22 +395,29 @@ def measure_work(
 
 def run_rounds(
     entrants: Sequence[Entrant], crew: Crew, rounds: int, steps: int, warm: int, progress: Progress
-) -> dict[str, dict[str, list[float]]]:
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
     """Everybody in turn, round after round: the seconds of each, of its device too where that tells them.
 
     The order changes from round to round, so that nobody always runs on caches and clock rates left by the same one.
+    Beside the times: who died, and how; the others go on.
     """
+    died: dict[str, str] = {}
     times: dict[str, dict[str, list[float]]] = {entrant.name: {"seconds": []} for entrant in entrants}
     shuffle = random.Random(0).shuffle
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}, {steps:,} steps each")
-        turns = list(entrants)
+        turns = [entrant for entrant in entrants if entrant.name not in died]
         shuffle(turns)
         for entrant in turns:
-            answer = entrant.worker(crew, entrant.settings).ask("time", steps=steps, warm=warm, run_in=RUN_IN)
+            try:
+                answer = entrant.worker(crew, entrant.settings).ask("time", steps=steps, warm=warm, run_in=RUN_IN)
+            except WorkerDied as error:
+                crew.dismiss(entrant.name)
+                died[entrant.name] = f"its process ended: {error}"
+                continue
             for clock, seconds in answer.items():
                 times[entrant.name].setdefault(clock, []).append(seconds)
-    return times
+    return times, died
 
 
 def measure_suite(
@@ -442,13 +452,15 @@ def measure_suite(
         If it comes before the first work is finished.
     """
     described = machine.describe()
+    if suite.gpu:
+        described["gpu"] = machine.graphics_card() or {"name": "a GPU", "driver": "unknown"}
     ceilings = {}
     for dtype in dtypes(suite):
         progress(f"ceiling, {dtype}")
         libraries = LIBRARIES if suite.ceiling else LIBRARIES[:1]
         ceilings[dtype] = measure_ceiling(dtype, machine.cores(), libraries=libraries)
     memory = None
-    if suite.ceiling:
+    if suite.ceiling and not suite.gpu:
         progress("memory")
         memory = measure_memory(machine.cores())
     result: dict[str, Any] = {
@@ -461,7 +473,7 @@ def measure_suite(
         "memory": memory,
         "measurements": [],
     }
-    with Crew() as crew:
+    with Crew(GPU_ANSWER if suite.gpu else None) as crew:
         try:
             for work, names in suite.jobs:
                 result["measurements"].append(measure_job(work, names, crew, suite, progress))
@@ -496,10 +508,16 @@ def measure_job(work: Work, names: Sequence[str], crew: Crew, suite: Suite, prog
 
 
 def dtypes(suite: Suite) -> list[str]:
-    """The dtypes that a suite's contenders compute in."""
+    """The dtypes that a suite's contenders compute in, whose ceilings are measured; none on a GPU."""
+    if suite.gpu:
+        return []
     return sorted({contender(name).dtype or work.dtype for work, names in suite.jobs for name in names})
 
 
 def ticks(suite: Suite) -> int:
     """How often `measure_suite` calls ``progress``."""
-    return len(dtypes(suite)) + suite.ceiling + sum(len(names) + suite.rounds for _, names in suite.jobs)
+    return (
+        len(dtypes(suite))
+        + (suite.ceiling and not suite.gpu)
+        + sum(len(names) + suite.rounds for _, names in suite.jobs)
+    )

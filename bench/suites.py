@@ -63,6 +63,8 @@ class Suite:
     steps : callable, optional
         From a work to the steps of a turn. Then no settings are tried: each contender takes the first of its own, and
         all are set up at once.
+    gpu : bool, default False
+        Whether it is for a GPU: the result names that, and has no ceilings.
     ceiling : bool, default True
         Whether PyTorch's matrix product is tried for the ceiling, too, and the memory's rate measured.
     whole_epochs : bool, default False
@@ -76,6 +78,7 @@ class Suite:
     longest: float = 1.0
     patience: float = float("inf")
     steps: Callable[[Work], int] | None = None
+    gpu: bool = False
     ceiling: bool = True
     whole_epochs: bool = False
 
@@ -114,7 +117,7 @@ def gpu_steps(work: Work) -> int:
 
 
 #: How works on a GPU are measured: in whole epochs. Times repeat to a part in a thousand there.
-GPU: dict[str, Any] = {"rounds": 3, "whole_epochs": True, "steps": gpu_steps, "ceiling": False}
+GPU: dict[str, Any] = {"rounds": 3, "whole_epochs": True, "steps": gpu_steps, "gpu": True}
 
 HEADLINE = tuple((on_mnist(batch_size=batch_size), (OURS, IN_ORDER, *RIVALS)) for batch_size in BATCHES)
 LAB_JOB = ((Work.lab(), LAB),)
@@ -198,6 +201,7 @@ SUITES = {
         longest=1.5,
         patience=20.0,
         whole_epochs=True,
+        gpu=True,
     ),
     "gpu-networks": Suite(
         "deeper and wider networks on a GPU",

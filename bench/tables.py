@@ -324,8 +324,6 @@ def notes(result: dict[str, Any]) -> str:
             labels = sorted({c["label"] for c in contenders if c["family"] == family})
             parts.append(f"{family}: {text.format(labels=', '.join(labels))}.")
     parts += [f"{one['what']}: {number(one['reached'])}; wanted {wanted(one)}." for one in result.get("aims", [])]
-    reasons = [f"{title}: {why}" for title, why in result.get("failed", {}).items()]
-    parts += [f"Failed: {' '.join(reason.split())}." for reason in reasons]
     for kind, word in (("missing", "Not measured"), ("refused", "Refused")):
         reasons = sorted({f"{name}: {why}" for m in measurements for name, why in m[kind].items()})
         parts += [f"{word}: {' '.join(reason.split())}." for reason in reasons]

@@ -319,12 +319,12 @@ def rivals(tmp_path, monkeypatch):
 def stand_ins(monkeypatch, hasty):
     """Two tiny works, and contenders that need no GPU."""
     jobs = tuple((replace(TINY, batch_size=size), (OURS, "slowcoach:Slow")) for size in (5, 10))
-    monkeypatch.setitem(SUITES, "gpu", Suite("tiny", jobs, rounds=2, steps=lambda work: 4))
+    monkeypatch.setitem(SUITES, "gpu", Suite("tiny", jobs, rounds=2, steps=lambda work: 4, gpu=True))
     monkeypatch.setattr(gpu_steps, "OURS", OURS)
     monkeypatch.setattr(gpu_steps, "NETWORK", TINY.sizes)
     monkeypatch.setattr(gpu_steps, "AIMS", {5: 1e-9, 10: 1e9})
     monkeypatch.setattr(gpu_steps, "mnist_is_here", lambda: True)
-    monkeypatch.setattr(gpu_steps, "graphics_card", lambda: {"name": "stand-in", "driver": "1.0"})
+    monkeypatch.setattr(gpu_steps.machine, "graphics_card", lambda: {"name": "stand-in", "driver": "1.0"})
 
 
 def test_small_works_are_right_on_the_cpu():
@@ -364,21 +364,22 @@ def test_small_works_that_are_wrong_are_found(what, monkeypatch, capsys):
 
 
 def test_measurements_are_written_after_each_work(stand_ins, tmp_path, monkeypatch, capsys):
-    """A command that ends in the midst of the second work has kept the first."""
-    whole = gpu_steps.measure_job
+    """A step that ends in the midst of the second work has kept the first, and the table names what is left."""
+    whole = measure.measure_job
 
-    def cut_off(work, *arguments):
+    def killed(work, *arguments):
         if work.batch_size == 10:
-            raise KeyboardInterrupt
+            raise SystemExit
         return whole(work, *arguments)
 
-    monkeypatch.setattr(gpu_steps, "measure_job", cut_off)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(measure, "measure_job", killed)
+    with pytest.raises(SystemExit):
         gpu_steps.measure("gpu", str(tmp_path))
     kept = results.load(tmp_path / "gpu.json")
     assert kept["interrupted"]
-    assert [len(kept["measurements"]), len(kept["left"])] == [1, 1]
-    monkeypatch.setattr(gpu_steps, "measure_job", whole)
+    assert len(kept["measurements"]) == 1
+    assert "no time for [12, 7, 4], 10" in gpu.table(kept)
+    monkeypatch.setattr(measure, "measure_job", whole)
     assert gpu_steps.measure("gpu", str(tmp_path)) == 0
     result = results.load(tmp_path / "gpu.json")
     assert not result["interrupted"]
@@ -387,22 +388,23 @@ def test_measurements_are_written_after_each_work(stand_ins, tmp_path, monkeypat
     assert ", 100 samples, on the GPU stand-in:" in page
     assert "stand-in, driver 1.0" in page
     assert "**at least 1,000,000,000** (missed)" in page
-    assert "batch 10: times slowcoach:Slow" in gpu.table(result)
+    told = gpu.table(result)
+    assert "batch 10: times slowcoach:Slow" in told
+    assert "no time" not in told
 
 
-def test_a_work_that_fails_leaves_the_others(stand_ins, sleepers, tmp_path, monkeypatch, capsys):
-    """Whoever does not answer or tells wrong losses is named, and the exit code tells."""
+def test_who_fails_leaves_the_others(stand_ins, sleepers, tmp_path, monkeypatch, capsys):
+    """Whose process ends in the rounds, or who tells wrong losses, is named, and the exit code tells."""
     first, second = SUITES["gpu"].jobs
     jobs = ((first[0], (OURS, f"{sleepers}:Deserter")), (second[0], (*second[1], "slowcoach:Wrong")))
     monkeypatch.setitem(SUITES, "gpu", replace(SUITES["gpu"], jobs=jobs))
     assert gpu_steps.measure("gpu", str(tmp_path)) == 1
     result = results.load(tmp_path / "gpu.json")
-    assert "exit code 7" in result["failed"][first[0].title]
-    assert list(result["measurements"][0]["contenders"]) == [OURS, "slowcoach:Slow"]
+    assert [list(one["contenders"]) for one in result["measurements"]] == [[OURS], [OURS, "slowcoach:Slow"]]
     told = gpu.table(result)
-    assert "exit code 7" in told
+    assert f"{sleepers}:Deserter: its process ended: exit code 7" in told
     assert "slowcoach:Wrong: its losses over the first 20 steps differ" in told
-    assert "Failed: [12, 7, 4]" in tables.markdown([result])
+    assert f"Refused: {sleepers}:Deserter: its process ended" in tables.markdown([result])
 
 
 def raw(seconds, dtype="float32", family="a rival"):
@@ -434,7 +436,6 @@ def test_times_to_accuracy_are_written_after_each_run(tmp_path, little_mnist, mo
     programs = {"fastmlp": replace(SETTINGS["fastmlp"], epochs=1)}
     monkeypatch.setattr(gpu_steps, "PROGRAMS", programs)
     monkeypatch.setattr(gpu_steps, "SEEDS", 2)
-    monkeypatch.setattr(gpu_steps, "mnist_is_here", lambda: True)
     saved = []
     save = results.save
 
@@ -571,6 +572,13 @@ gpu.STEPS = {
 }
 sys.exit(gpu.main(["--out", sys.argv[1]]))
 """
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
+def test_minutes_are_checked(minutes, command, capsys):
+    with pytest.raises(SystemExit):
+        command({"1": step(WELL)}, "--minutes", minutes, capsys=capsys)
+    assert f"argument --minutes: '{minutes}'; expected a number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
