@@ -435,7 +435,7 @@ def test_aims_are_against_the_best_rival_in_the_same_arithmetic():
 def test_times_to_accuracy_are_written_after_each_run(tmp_path, little_mnist, monkeypatch, capsys):
     programs = {"fastmlp": replace(SETTINGS["fastmlp"], epochs=1)}
     monkeypatch.setattr(gpu_steps, "PROGRAMS", programs)
-    monkeypatch.setattr(gpu_steps, "SEEDS", 2)
+    monkeypatch.setattr(gpu_steps, "SEEDS", 1)
     saved = []
     save = results.save
 
@@ -445,7 +445,7 @@ def test_times_to_accuracy_are_written_after_each_run(tmp_path, little_mnist, mo
 
     monkeypatch.setattr(results, "save", watched)
     assert gpu_steps.accuracy(str(tmp_path)) == 0
-    assert saved == [(1, True), (2, True), (2, False)]
+    assert saved == [(1, True), (1, False)]
     assert "of training to 98%" in tables.markdown([results.load(tmp_path / "gpu-accuracy.json")])
 
 
@@ -485,9 +485,9 @@ def command(tmp_path, monkeypatch):
 def test_command_goes_on_after_what_fails_hangs_or_dies(command, capsys):
     steps = {
         "1": step(WELL),
-        "2": step(WELL, DIES, FAILS, HANGS, each=2.0),
+        "2": step(WELL, DIES, FAILS, HANGS, each=4.0),
         "3": step(PYTEST),
-        "4": step(CUT_OFF, FAILED_AND_CUT_OFF, seconds=1.0),
+        "4": step(CUT_OFF, FAILED_AND_CUT_OFF, seconds=2.5),
         "5": step(WELL),
         "6": step(),
     }
@@ -496,7 +496,7 @@ def test_command_goes_on_after_what_fails_hangs_or_dies(command, capsys):
     assert time.perf_counter() - begin < 20
     assert code == 1
     two, three, four = record["steps"][1:4]
-    assert two["failed"] == {"process-1": "exit code -6", "process-2": "exit code 1", "process-3": "no end within 2 s"}
+    assert two["failed"] == {"process-1": "exit code -6", "process-2": "exit code 1", "process-3": "no end within 4 s"}
     assert two["well"] == 1
     assert (three["failed"], three["tests"]) == ({"process-0": "exit code 1"}, {"passed": 3, "failed": 1, "skipped": 2})
     assert (four["failed"], four["cut off"]) == ({"process-1": "cut off"}, 2)
@@ -519,7 +519,7 @@ def test_command_is_well_if_all_is(command, capsys):
 def test_command_names_what_it_had_no_time_for(command, capsys):
     steps = {"1": step(WELL), "2": step(HANGS), "3": step(WELL)}
     begin = time.perf_counter()
-    code, said, record = command(steps, "--minutes", "0.08", capsys=capsys)
+    code, said, record = command(steps, "--minutes", "0.1", capsys=capsys)
     assert time.perf_counter() - begin < 10
     assert code == 0
     assert [entry["step"] for entry in record["steps"]] == ["1", "2"]
@@ -608,13 +608,15 @@ def test_what_is_measured_survives_a_kill(how, tmp_path):
 
 def test_tests_can_be_shared_out():
     """Each test is in one share, whatever else chooses among them."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
     command += ["tests/test_network.py", "-k", "refus or unknown"]
-    shares = []
+    processes = []
     for share in ("0/1", "0/2", "1/2"):
-        environ = environment({"FASTMLP_SHARE": share})
-        done = subprocess.run(command, cwd=Path(__file__).parents[1], env=environ, capture_output=True, text=True)
-        shares.append([line for line in done.stdout.splitlines() if "::" in line])
+        environ = environment({"FASTMLP_SHARE": share, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+        root = Path(__file__).parents[1]
+        processes.append(subprocess.Popen(command, cwd=root, env=environ, stdout=subprocess.PIPE, text=True))
+    told = [process.communicate()[0] for process in processes]
+    shares = [[line for line in text.splitlines() if "::" in line] for text in told]
     both = len(shares[1]), len(shares[2])
     assert min(both) > 0
     assert max(both) - min(both) <= 1
