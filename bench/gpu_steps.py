@@ -122,15 +122,18 @@ SMALL = small_works()
 
 
 def small(index: str, backend: str = "cuda") -> int:
-    """Train a small work for two epochs of two batches and a shorter third, and compare all with NumPy in float64."""
-    work, pixels = SMALL[int(index)]
+    """Train a small work for two epochs of two batches and a shorter third, and compare all with NumPy in float64.
+
+    Every second one has a penalty on its weights.
+    """
+    (work, pixels), penalty = SMALL[int(index)], 0.1 * (int(index) % 2)
     X, Y = (work.pixels(), work.load()[1]) if pixels else work.load()
     start = np.concatenate([row.ravel() for row in work.matrices("float64")])
     rng = np.random.default_rng(0)
     orders = [rng.permutation(len(X)) for _ in range(2)]
     found = []
     for who, dtype in ((kernels.backend(backend), work.dtype), (reference, "float64")):
-        network = work.network(dtype)
+        network = replace(work.network(dtype), l2=penalty)
         if pixels:
             network = replace(network, input_scale=1 / LEVELS, input_shift=LAB_SHIFT)
         parameters, state = work.parameters(dtype), network.state(work.rule)
@@ -147,7 +150,9 @@ def small(index: str, backend: str = "cuda") -> int:
     off = {name: float(np.abs(ours[name] - y).max() / np.abs(y).max()) for name, y in expected.items()}
     right = all(value <= TOLERANCE[work.dtype] for value in off.values())
     differ = ", ".join(f"{name} differ by {value:.1e}" for name, value in off.items())
-    print(f"{'right' if right else 'WRONG'}: {describe(work)}{', uint8' if pixels else ''}: {differ}")
+    print(
+        f"{'right' if right else 'WRONG'}: {describe(work)}{', uint8' * pixels}{', penalty' * (penalty > 0)}: {differ}"
+    )
     return int(not right)
 
 
