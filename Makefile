@@ -1,9 +1,12 @@
 # What developers type. `make` alone lists it.
 .PHONY: help install test fuzz lint notebook bench bench-products bench-quick bench-kernels bench-compare readme compare
-.PHONY: cuda-compile test-gpu bench-gpu test-short test-oldest
+.PHONY: cuda-compile gpu test-gpu-venv test-short test-oldest
 
 SUITES ?= headline lab unshifted dense networks predict threads accuracy
 AGAINST ?=
+MINUTES ?= 12
+STEPS ?=
+OUT ?= bench/results
 # The kernels, the simulated GPU and what people import: none of it needs PyTorch.
 SHORT = $(addprefix tests/test_,$(addsuffix .py,cuda cuda_launch cuda_missing contract network lists vector_math mlp \
 	modelfile data optimizers initializers callbacks))
@@ -71,8 +74,14 @@ compare: ## the lab's five epochs, in fastmlp and in PyTorch, three seeds, and t
 cuda-compile: ## compile every CUDA kernel for three architectures, without a GPU, and keep the table
 	$(HERE) fastmlp.bench.cuda_compile --go-on --out bench/results/cuda_compile.json
 
-test-gpu: ## test the CUDA backend on a GPU, with compute-sanitizer where it is here (ten minutes)
-	$(HERE) fastmlp.bench.gpu_tests
+gpu: ## all that there is to do on a GPU: right results, speed, contract, sanitizer (MINUTES=6, STEPS="2 3", OUT=folder)
+	$(HERE) fastmlp.bench.gpu --minutes $(MINUTES) --steps "$(STEPS)" --out "$(OUT)"
 
-bench-gpu: ## measure on a GPU, against PyTorch and JAX there (ten minutes; again to go on where it ended)
-	$(HERE) fastmlp.bench.gpu_bench
+# What a machine with a GPU has, PyTorch and JAX left out.
+GPU_PACKAGES = numpy numba 'numba-cuda[cu13]' typer rich scikit-learn matplotlib pillow safetensors pytest hypothesis
+
+test-gpu-venv: ## run what make gpu does before it needs a GPU with the newest releases, on Python 3.12 (or PYTHON=...)
+	for python in $(if $(filter file,$(origin PYTHON)),python3.12) $(PYTHON); do "$$python" -c "" 2>/dev/null && break; done; \
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && "$$python" -m venv "$$work" && \
+		"$$work/bin/pip" install --quiet $(GPU_PACKAGES) && PYTHONPATH=$(CURDIR) NUMBA_CACHE_DIR="$$work/cache" \
+		FASTMLP_GPU_PYTHON="$$work/bin/python" "$$work/bin/python" -m pytest -o addopts=-ra tests/test_gpu_machine.py

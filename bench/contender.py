@@ -65,6 +65,8 @@ class Contender:
     dtype: ClassVar[str | None] = None
     #: The name of its arithmetic, where that is coarser than its dtype.
     arithmetic: ClassVar[str | None] = None
+    #: Steps that it takes in a turn at most: of one so slow that more would only take time.
+    most_steps: ClassVar[int | None] = None
     #: Seconds that its device took for the last `run`, by the device's own clock; None where that is not told.
     device_seconds: float | None = None
 

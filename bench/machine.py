@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,7 @@ from typing import Any
 from fastmlp import __version__
 from fastmlp.system import cpu_name
 
-__all__ = ["PACKAGES", "cores", "describe", "load"]
+__all__ = ["PACKAGES", "cores", "describe", "graphics_card", "load"]
 
 #: The folder above: in a checkout its root.
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,3 +81,15 @@ def commit() -> str:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def graphics_card() -> dict[str, str] | None:
+    """Name, driver's version and memory of the GPU, by nvidia-smi; None where it tells of none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    number = os.environ.get("FASTMLP_CUDA_DEVICE") or "0"
+    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader", "-i", number]
+    done = subprocess.run(query, capture_output=True, text=True)
+    values = done.stdout.strip().split(", ")
+    return None if done.returncode else dict(zip(("name", "driver", "memory"), values, strict=False))

@@ -49,6 +49,8 @@ HOPELESS = 5.0  #: times the best's time, beyond which a setting is not tried fu
 #: stopped while others ran: caches hold what is theirs, and the system may at first have all its threads on one core.
 RUN_IN = 0.1
 
+GPU_ANSWER = 45.0  #: seconds of an answer, after which a contender on a GPU is given up
+
 Progress = Callable[[str], None]
 
 
@@ -88,12 +90,14 @@ class Absent(Exception):
 def check_chunks(work: Work) -> list[int]:
     """The steps whose losses are checked, in two calls: state must survive from one to the next.
 
+    Two calls alike: JAX compiles for the number of steps.
+
     Two iterations of the lab's job: with raw pixels its course is chaotic. One unit in the last place of the initial
     weights grows tenfold or more an iteration, to 1e-3 in the loss after ten.
     """
     if work.job in ("lab", "predict"):
         return [1, 1]
-    return [3, 17] if work.batch_size <= 512 else [2, 4]
+    return [10, 10] if work.batch_size <= 512 else [3, 3]
 
 
 def oracle_losses(work: Work, steps: int) -> np.ndarray:
@@ -223,10 +227,7 @@ def choose_settings(entrant: Entrant, work: Work, crew: Crew, patience: float) -
     """
     steps = trial_steps(work)
     best = float("inf")
-    try:
-        forms = entrant.kind.settings_for(work, machine.cores())
-    except Missing as reason:
-        raise Absent(str(reason)) from None
+    forms = settings_of(entrant, work)
     begin = time.perf_counter()
     for settings in forms:
         if entrant.trials and time.perf_counter() - begin > patience:
@@ -241,6 +242,20 @@ def choose_settings(entrant: Entrant, work: Work, crew: Crew, patience: float) -
     start(entrant, work, crew, fastest["settings"])
 
 
+def settings_of(entrant: Entrant, work: Work) -> list[dict[str, Any]]:
+    """The settings that a contender can have.
+
+    Raises
+    ------
+    Absent
+        If it can't run here.
+    """
+    try:
+        return entrant.kind.settings_for(work, machine.cores())
+    except Missing as reason:
+        raise Absent(str(reason)) from None
+
+
 def try_steps(worker: Worker, steps: int, best: float) -> float:
     """Seconds a step in a trial: the least of some, or of two short ones where these are hopeless beside the best.
 
@@ -253,10 +268,13 @@ def try_steps(worker: Worker, steps: int, best: float) -> float:
     return min(worker.ask("time", steps=steps, warm=few)["seconds"] for _ in range(TRIALS)) / steps
 
 
-def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray, patience: float) -> Absent | None:
-    """All that comes before the clock; None for who takes part, otherwise why not."""
+def admit(entrant: Entrant, work: Work, crew: Crew, expected: np.ndarray, patience: float | None) -> Absent | None:
+    """All that comes before the clock, without trials if patience is None; None for who takes part, or else why not."""
     try:
-        choose_settings(entrant, work, crew, patience)
+        if patience is None:
+            start(entrant, work, crew, settings_of(entrant, work)[0])
+        else:
+            choose_settings(entrant, work, crew, patience)
         check_losses(entrant, work, crew, expected)
     except Absent as absent:
         return absent
@@ -298,7 +316,7 @@ def measure_work(
     longest: float = 1.0,
     steps: int | None = None,
     whole_epochs: bool = False,
-    patience: float = float("inf"),
+    patience: float | None = float("inf"),
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Measure one work.
@@ -314,11 +332,13 @@ def measure_work(
     target, longest : float, defaults 0.1 and 1.0
         As for `choose_steps`.
     steps : int, optional
-        Of a turn, in place of that choice.
+        Of a turn, in place of that choice. A contender that takes fewer (`Contender.most_steps`) has its times
+        multiplied, to be those of a whole turn.
     whole_epochs : bool, default False
         Whether a turn that would be longer than an epoch is cut to whole ones.
     patience : float, optional
-        Seconds after which no further setting of a contender is tried; by default all are.
+        Seconds after which no further setting of a contender is tried; by default all are. With None none is: each
+        takes the first, all are set up at once, and ``steps`` must be given.
     progress : callable, optional
         Called with a line of text before each contender is set up, and before each round:
         ``len(names) + rounds`` times.
@@ -327,18 +347,24 @@ def measure_work(
     -------
     dict
         ``work``, ``steps`` of a turn, ``warm`` and ``run_in`` (so many untimed ones before them, again and again for so
-        many seconds), ``rounds``; ``contenders``: for each its label, family, version, chosen settings, trials and the
-        number of settings untried (if any), loss_difference, and raw ``seconds`` of each round, with ``device_seconds``
-        beside them where a device's own clock told them;
+        many seconds; without trials, a whole turn), ``rounds``; ``contenders``: for each its label, family, version,
+        chosen settings, trials and the number of settings untried (if any), ``most_steps`` (where it takes fewer than a
+        turn has), loss_difference, and raw ``seconds`` of each round, with ``device_seconds`` beside them where a
+        device's own clock told them;
         ``missing`` and ``refused``: reasons.
     """
     expected = expected_of(work)
+    entrants = [Entrant(name, contender(name)) for name in names]
     present: list[Entrant] = []
     absent: dict[bool, dict[str, str]] = {False: {}, True: {}}
-    for name in names:
-        progress(f"{name}: setting up")
-        entrant = Entrant(name, contender(name))
-        reason = admit(entrant, work, crew, expected, patience)
+
+    def admitted(entrant: Entrant) -> Absent | None:
+        progress(f"{entrant.name}: setting up")
+        return admit(entrant, work, crew, expected, patience)
+
+    reasons = list((map if patience is not None else crew.pool.map)(admitted, entrants))
+    for entrant, reason in zip(entrants, reasons, strict=True):
+        name = entrant.name
         if reason is None:
             present.append(entrant)
         else:
@@ -350,15 +376,17 @@ def measure_work(
     steps = steps or choose_steps(present, target, longest)
     if whole_epochs and steps > work.batches:
         steps -= steps % work.batches
-    warm = max(1, steps // 10)
-    times = run_rounds(present, crew, rounds, steps, warm, progress)
-    for entrant in present:
+    warm = steps if patience is None else max(1, steps // 10)
+    times, died = run_rounds(present, crew, rounds, steps, warm, progress)
+    result["refused"] |= died
+    for entrant in (entrant for entrant in present if entrant.name not in died):
         result["contenders"][entrant.name] = {
             "label": entrant.kind.label or entrant.name,
             "family": entrant.kind.family or entrant.name,
             "dtype": entrant.dtype(work),
             "settings": entrant.settings,
             "trials": entrant.trials,
+            **({"most_steps": entrant.kind.most_steps} if (entrant.kind.most_steps or steps) < steps else {}),
             **entrant.record,
             **times[entrant.name],
         }
@@ -367,22 +395,29 @@ def measure_work(
 
 def run_rounds(
     entrants: Sequence[Entrant], crew: Crew, rounds: int, steps: int, warm: int, progress: Progress
-) -> dict[str, dict[str, list[float]]]:
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
     """Everybody in turn, round after round: the seconds of each, of its device too where that tells them.
 
     The order changes from round to round, so that nobody always runs on caches and clock rates left by the same one.
+    Beside the times: who died, and how; the others go on.
     """
+    died: dict[str, str] = {}
     times: dict[str, dict[str, list[float]]] = {entrant.name: {"seconds": []} for entrant in entrants}
     shuffle = random.Random(0).shuffle
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}, {steps:,} steps each")
-        turns = list(entrants)
+        turns = [entrant for entrant in entrants if entrant.name not in died]
         shuffle(turns)
         for entrant in turns:
-            answer = entrant.worker(crew, entrant.settings).ask("time", steps=steps, warm=warm, run_in=RUN_IN)
+            try:
+                answer = entrant.worker(crew, entrant.settings).ask("time", steps=steps, warm=warm, run_in=RUN_IN)
+            except WorkerDied as error:
+                crew.dismiss(entrant.name)
+                died[entrant.name] = f"its process ended: {error}"
+                continue
             for clock, seconds in answer.items():
                 times[entrant.name].setdefault(clock, []).append(seconds)
-    return times
+    return times, died
 
 
 def measure_suite(
@@ -417,13 +452,15 @@ def measure_suite(
         If it comes before the first work is finished.
     """
     described = machine.describe()
+    if suite.gpu:
+        described["gpu"] = machine.graphics_card() or {"name": "a GPU", "driver": "unknown"}
     ceilings = {}
     for dtype in dtypes(suite):
         progress(f"ceiling, {dtype}")
         libraries = LIBRARIES if suite.ceiling else LIBRARIES[:1]
         ceilings[dtype] = measure_ceiling(dtype, machine.cores(), libraries=libraries)
     memory = None
-    if suite.ceiling:
+    if suite.ceiling and not suite.gpu:
         progress("memory")
         memory = measure_memory(machine.cores())
     result: dict[str, Any] = {
@@ -436,7 +473,7 @@ def measure_suite(
         "memory": memory,
         "measurements": [],
     }
-    with Crew() as crew:
+    with Crew(GPU_ANSWER if suite.gpu else None) as crew:
         try:
             for work, names in suite.jobs:
                 result["measurements"].append(measure_job(work, names, crew, suite, progress))
@@ -463,17 +500,24 @@ def measure_job(work: Work, names: Sequence[str], crew: Crew, suite: Suite, prog
         rounds=suite.rounds,
         target=suite.target,
         longest=suite.longest,
+        steps=None if suite.steps is None else suite.steps(work),
         whole_epochs=suite.whole_epochs,
-        patience=suite.patience,
+        patience=suite.patience if suite.steps is None else None,
         progress=tell,
     )
 
 
 def dtypes(suite: Suite) -> list[str]:
-    """The dtypes that a suite's contenders compute in."""
+    """The dtypes that a suite's contenders compute in, whose ceilings are measured; none on a GPU."""
+    if suite.gpu:
+        return []
     return sorted({contender(name).dtype or work.dtype for work, names in suite.jobs for name in names})
 
 
 def ticks(suite: Suite) -> int:
     """How often `measure_suite` calls ``progress``."""
-    return len(dtypes(suite)) + suite.ceiling + sum(len(names) + suite.rounds for _, names in suite.jobs)
+    return (
+        len(dtypes(suite))
+        + (suite.ceiling and not suite.gpu)
+        + sum(len(names) + suite.rounds for _, names in suite.jobs)
+    )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 __all__ = ["Crew", "Worker", "WorkerDied", "environment", "python"]
@@ -109,7 +111,9 @@ class Worker:
     def _last_words(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        text = self._errors.read().decode(errors="replace").strip()
+        logging.getLogger(__name__).info("a contender's process ended, exit code %s:\n%s", code, text)
+        lines = text.splitlines()
         return f"exit code {code}: " + ("\n".join(lines[-12:]) or "no message")
 
 
@@ -120,10 +124,16 @@ class Crew:
     ----------
     limit : float, optional
         Seconds that an answer may take; by default any.
+
+    Attributes
+    ----------
+    pool : ThreadPoolExecutor
+        For asking several at once. Its threads stay until the end: a process ends with the thread that started it.
     """
 
     def __init__(self, limit: float | None = None) -> None:
         self._limit = limit
+        self.pool = ThreadPoolExecutor()
         self._workers: dict[tuple[str, int | None], Worker] = {}
 
     def __enter__(self) -> "Crew":
@@ -132,6 +142,7 @@ class Crew:
     def __exit__(self, *error: object) -> None:
         for name, _ in list(self._workers):
             self.dismiss(name)
+        self.pool.shutdown()
 
     def worker(self, name: str, cores: int | None = None) -> Worker:
         """The contender's process; one for each number of cores that is asked for."""

@@ -1,5 +1,6 @@
 """The suites: which works are measured, with which contenders, for how long."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,6 @@ RIVALS = (*TORCH, "torch-by-hand", "jax", "scikit-learn", "fastmlp-numpy")
 FEW = (OURS, *TORCH[:2], "torch-by-hand", "jax")  #: without what PyTorch compiles, which takes its time
 PREDICTORS = ("fastmlp-predict", "torch-predict", "torch-predict-compiled", "torch-predict-by-hand")
 ON_GPU = ("fastmlp-cuda", "torch-cuda", "torch-cuda-graph", "jax-cuda")
-ON_GPU_TF32 = ("torch-cuda-tf32", "torch-cuda-graph-tf32", "jax-cuda-tf32")
 COMPILED_ON_GPU = ("torch-cuda-compiled", "torch-cuda-compiled-graph")
 THREADED = (*(f"fastmlp-threads-{count}" for count in THREADS), OURS)
 LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
@@ -24,12 +24,11 @@ LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
 #: The batch sizes of the headline.
 BATCHES = (1, 5, 10, 32, 128, 512, 4096, 10_000)
 FEW_BATCHES = (5, 128, 10_000)
-#: Those of the suites on a GPU, the ones that matter most first: time may run out. TF32 is tried from where there are
-#: products large enough for it; our three terms of it from where the kernels of large batches begin.
-GPU_BATCHES = (5, 10, 128, 10_000, 32, 1, 1024, 512, 4096, 60_000)
-LEAST_TF32 = 32
-LEAST_TF32X3 = 512
-GPU_NETWORKS = ((784, 256, 128, 10), (784, 1000, 1000, 10))
+#: Those of the suites on a GPU, the ones that matter most first: time may run out. So with wider networks there.
+GPU_BATCHES = (5, 1, 10, 32, 128, 10_000, 512, 4096, 60_000)
+GPU_WIDE_BATCHES = (128, 10_000, 32, 512, 4096, 5, 1, 10, 60_000)
+GPU_NETWORKS = ((784, 1000, 1000, 10), (784, 256, 128, 10))
+GPU_STEPS, GPU_SAMPLES = 12_000, 1_000_000  #: of a turn there, at most
 PLAIN = Rule("plain", learning_rate=0.01)
 #: The other networks that must not fall behind, as (sizes, loss); the rest as for the headline.
 NETWORKS = (
@@ -61,6 +60,11 @@ class Suite:
         … unless the slowest one's would then take more than this.
     patience : float, optional
         Seconds after which no further setting of a rival is tried for a work; by default all are.
+    steps : callable, optional
+        From a work to the steps of a turn. Then no settings are tried: each contender takes the first of its own, and
+        all are set up at once.
+    gpu : bool, default False
+        Whether it is for a GPU: the result names that, and has no ceilings.
     ceiling : bool, default True
         Whether PyTorch's matrix product is tried for the ceiling, too, and the memory's rate measured.
     whole_epochs : bool, default False
@@ -73,6 +77,8 @@ class Suite:
     target: float = 0.1
     longest: float = 1.0
     patience: float = float("inf")
+    steps: Callable[[Work], int] | None = None
+    gpu: bool = False
     ceiling: bool = True
     whole_epochs: bool = False
 
@@ -102,14 +108,16 @@ def _networks() -> list[tuple[Work, tuple[str, ...]]]:
 
 
 def _on_gpu(batch_size: int, **changes: Any) -> tuple[Work, tuple[str, ...]]:
-    contenders = (*ON_GPU, *(ON_GPU_TF32 if batch_size >= LEAST_TF32 else ()))
-    if batch_size >= LEAST_TF32X3:
-        contenders += ("fastmlp-cuda-tf32x3",)
-    return on_mnist(batch_size=batch_size, **changes), contenders
+    return on_mnist(batch_size=batch_size, **changes), ON_GPU
 
 
-#: How all works on a GPU are measured: in whole epochs, as far as the slowest allows.
-GPU: dict[str, Any] = {"rounds": 5, "target": 0.1, "longest": 1.5, "patience": 20.0, "whole_epochs": True}
+def gpu_steps(work: Work) -> int:
+    """The steps of a turn on a GPU; there is little time, so that none is spent on finding them."""
+    return max(2, min(GPU_STEPS, GPU_SAMPLES // work.batch_size))
+
+
+#: How works on a GPU are measured: in whole epochs. Times repeat to a part in a thousand there.
+GPU: dict[str, Any] = {"rounds": 3, "whole_epochs": True, "steps": gpu_steps, "gpu": True}
 
 HEADLINE = tuple((on_mnist(batch_size=batch_size), (OURS, IN_ORDER, *RIVALS)) for batch_size in BATCHES)
 LAB_JOB = ((Work.lab(), LAB),)
@@ -179,7 +187,7 @@ SUITES = {
         tuple((replace(work, dense=True), names) for work, names in HEADLINE),
     ),
     "gpu": Suite(
-        "[784, 100, 10] on a GPU at ten batch sizes, against PyTorch and JAX there, with and without TF32",
+        "[784, 100, 10] on a GPU at nine batch sizes, against PyTorch and JAX there",
         tuple(_on_gpu(b) for b in GPU_BATCHES),
         **GPU,
     ),
@@ -189,11 +197,15 @@ SUITES = {
             (on_mnist(batch_size=b), ("fastmlp-cuda", *COMPILED_ON_GPU, *(f"{name}-tf32" for name in COMPILED_ON_GPU)))
             for b in GPU_BATCHES
         ),
-        **GPU,
+        rounds=5,
+        longest=1.5,
+        patience=20.0,
+        whole_epochs=True,
+        gpu=True,
     ),
     "gpu-networks": Suite(
         "deeper and wider networks on a GPU",
-        tuple(_on_gpu(b, sizes=sizes) for sizes in GPU_NETWORKS for b in GPU_BATCHES),
+        tuple(_on_gpu(b, sizes=sizes) for sizes in GPU_NETWORKS for b in GPU_WIDE_BATCHES),
         **GPU,
     ),
     "activations": Suite(

@@ -24,12 +24,12 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 RESULTS = Path("bench/results")  #: the folder of the committed result files
 #: page -> the names of the result files that it shows, as far as they are there
 PAGES = {
-    "README.md": ("headline",),
+    "README.md": ("headline", "gpu"),
     "bench/RESULTS.md": (
-        "gpu",
         "gpu-accuracy",
         "gpu-compiled",
         "gpu-networks",
+        "gpu-steps",
         "accuracy",
         "predict",
         "networks",
@@ -52,7 +52,7 @@ IN_ORDER = "fastmlp, samples in order"  #: the family that has its samples as th
 #: Families in the order of the columns.
 FAMILIES = (
     *("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16"),
-    *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32", "fastmlp CUDA, three TF32"),
+    *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32"),
 )
 
 #: What a speed-up is, in every table: the higher, the faster.
@@ -68,7 +68,6 @@ EXPLAINED = {
     "JAX CUDA": "all steps in one compiled scan, with samples on the device and products in float32",
     "PyTorch CUDA TF32": "the same with products in TF32, which keep 11 bits of 24: other arithmetic",
     "JAX CUDA TF32": "likewise",
-    "fastmlp CUDA, three TF32": "fastmlp with large products in three terms of TF32, whose error is like float32's",
 }
 
 
@@ -121,7 +120,8 @@ def training_table(result: dict[str, Any], measurements: Sequence[dict[str, Any]
     families = families_of(measurements)
     in_order = [fastest_of_family(m, IN_ORDER) for m in measurements]
     title = "batch" if single else "network, batch"
-    own = ["µs a call" if works[0].job == "predict" else "µs a step", "samples a second", "of ceiling"]
+    own = ["µs a call" if works[0].job == "predict" else "µs a step", "samples a second"]
+    own += ["of ceiling"] * bool(result["ceilings"])
     own += ["µs with samples in order"] * any(in_order)
     lines = [
         f"| {' | '.join([title, *own, *(f'speed-up over {f}' for f in families)])} |",
@@ -133,7 +133,7 @@ def training_table(result: dict[str, Any], measurements: Sequence[dict[str, Any]
         if ours is None:
             cells += ["not measured"] + [""] * (len(own) - 1 + len(families))
         else:
-            cells += own_cells(figures(result, measurement, ours))
+            cells += own_cells(figures(result, measurement, ours))[: len(own) - any(in_order)]
             if any(in_order):
                 cells.append("–" if ordered is None else number(figures(result, measurement, ordered).microseconds))
             cells += [rival_cell(measurement, ours, family) for family in families]
@@ -240,6 +240,18 @@ def accuracy_notes(result: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
+def steps_table(result: dict[str, Any]) -> list[str]:
+    """The lines of the table of `fastmlp.bench.gpu`'s steps: how many processes ended how, and what pytest counted."""
+    lines = ["| step | processes well | failed | cut off | tests | seconds |", "|---|---:|---:|---:|---|---:|"]
+    for step in result["steps"]:
+        counts = ", ".join(f"{count:,} {word}" for word, count in step["tests"].items())
+        ends = step["well"], len(step["failed"]), step["cut off"]
+        lines.append(f"| {step['what']} | {' | '.join(map(str, ends))} | {counts} | {step['seconds']:.0f} |")
+    machine = result["machine"]
+    gpu = (machine["gpu"] or {}).get("name", "no GPU")
+    return [*lines, "", f"{gpu}; {machine['date'][:10]}, commit {machine['commit']}."]
+
+
 def products_table(result: dict[str, Any]) -> list[str]:
     """The lines of the table of single products: a row each, our rate and its share of the faster library's."""
     lines = ["| product | GFLOP/s | of the faster library's | NumPy | PyTorch |", "|---|---:|---:|---:|---:|"]
@@ -312,8 +324,6 @@ def notes(result: dict[str, Any]) -> str:
             labels = sorted({c["label"] for c in contenders if c["family"] == family})
             parts.append(f"{family}: {text.format(labels=', '.join(labels))}.")
     parts += [f"{one['what']}: {number(one['reached'])}; wanted {wanted(one)}." for one in result.get("aims", [])]
-    reasons = [f"{title}: {why}" for title, why in result.get("failed", {}).items()]
-    parts += [f"Failed: {' '.join(reason.split())}." for reason in reasons]
     for kind, word in (("missing", "Not measured"), ("refused", "Refused")):
         reasons = sorted({f"{name}: {why}" for m in measurements for name, why in m[kind].items()})
         parts += [f"{word}: {' '.join(reason.split())}." for reason in reasons]
@@ -351,12 +361,16 @@ def markdown(results: Sequence[dict[str, Any]], headings: bool = False) -> str:
         if "products" in result:
             blocks += ["\n".join(products_table(result)), products_notes(result)]
             continue
+        if "steps" in result:
+            blocks.append("\n".join(steps_table(result)))
+            continue
         groups: dict[tuple, list[dict[str, Any]]] = {}
         for measurement in result["measurements"]:
             if measurement["work"]["job"] != "lab":
                 groups.setdefault(kind_of(measurement), []).append(measurement)
         for group in groups.values():
-            blocks.append(f"{caption(group)}:")
+            device = f", on the GPU {result['machine']['gpu']['name']}" if "gpu" in result["machine"] else ""
+            blocks.append(f"{caption(group)}{device}:")
             threads = any(ONE_THREAD in m["contenders"] for m in group)
             blocks.append("\n".join(threads_table(group) if threads else training_table(result, group)))
         blocks += ["\n".join(lab_table(result, m)) for m in result["measurements"] if m["work"]["job"] == "lab"]
@@ -409,7 +423,7 @@ def current_page(root: Path, page: str) -> tuple[str, str]:
     text = (root / page).read_text(encoding="utf-8")
     files = [root / RESULTS / f"{name}.json" for name in PAGES[page]]
     found = [load(file) for file in files if file.is_file()]
-    return text, replace_block(text, markdown(found, headings=len(PAGES[page]) > 1))
+    return text, replace_block(text, markdown(found, headings=page != "README.md"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -161,6 +161,7 @@ def measure_accuracy(
     seeds: int = SEEDS,
     settings: dict[str, Settings] | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    keep: Callable[[dict[str, Any]], object] = lambda result: None,
 ) -> dict[str, Any]:
     """Measure the time to each of `TARGETS`.
 
@@ -177,6 +178,8 @@ def measure_accuracy(
         In place of `SETTINGS`.
     progress : callable, optional
         Called with a line of text before each run, ``len(names) * (seeds + 1)`` times where nobody is missing.
+    keep : callable, optional
+        Called with the result so far, as one that was interrupted, after each run, so that it can be written down.
 
     Returns
     -------
@@ -194,31 +197,12 @@ def measure_accuracy(
     described = machine.describe()
     programs: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    with torchvision_folder() as folder:
-        for name in names or chosen:
-            progress(f"{name}: one epoch to warm up")
-            label, package, _ = PROGRAMS[name]
-            try:
-                run(name, replace(chosen[name], epochs=1), 0, folder, TARGETS[-1])
-            except Failed as error:
-                missing[name] = f"{error}; {EXTRA}" if "No module named" in str(error) else str(error)
-                continue
-            how = {"settings": asdict(chosen[name]), "title": chosen[name].title}
-            programs[name] = {"label": label, "version": package_version(package), **how, "runs": []}
-        interrupted = False
-        try:
-            run_seeds(programs, missing, chosen, seeds, folder, progress)
-        except KeyboardInterrupt:
-            interrupted = True
-            programs = {name: program for name, program in programs.items() if program["runs"]}
-            if not programs:
-                raise
-    return {
+    result: dict[str, Any] = {
         "format": results.FORMAT,
         "suite": "accuracy",
         "summary": SUMMARY,
-        "interrupted": interrupted,
-        "machine": {**described, "load_after": machine.load()},
+        "interrupted": True,
+        "machine": described,
         "ceilings": {},
         "memory": None,
         "measurements": [],
@@ -230,6 +214,33 @@ def measure_accuracy(
             "missing": missing,
         },
     }
+    with torchvision_folder() as folder:
+        for name in names or chosen:
+            progress(f"{name}: one epoch to warm up")
+            label, package, _ = PROGRAMS[name]
+            try:
+                run(name, replace(chosen[name], epochs=1), 0, folder, TARGETS[-1])
+            except Failed as error:
+                missing[name] = f"{error}; {EXTRA}" if "No module named" in str(error) else str(error)
+                continue
+            how = {"settings": asdict(chosen[name]), "title": chosen[name].title}
+            programs[name] = {"label": label, "version": package_version(package), **how, "runs": []}
+        try:
+            for _ in run_seeds(programs, missing, chosen, seeds, folder, progress):
+                keep(measured_so_far(result))
+            result["interrupted"] = False
+        except KeyboardInterrupt:
+            if not any(program["runs"] for program in programs.values()):
+                raise
+    described["load_after"] = machine.load()
+    return measured_so_far(result) if result["interrupted"] else result
+
+
+def measured_so_far(result: dict[str, Any]) -> dict[str, Any]:
+    """The result without programs that have not run yet."""
+    accuracy = result["accuracy"]
+    programs = {name: program for name, program in accuracy["programs"].items() if program["runs"]}
+    return {**result, "accuracy": {**accuracy, "programs": programs}}
 
 
 def run_seeds(
@@ -239,8 +250,11 @@ def run_seeds(
     seeds: int,
     folder: str,
     progress: Callable[[str], None],
-) -> None:
-    """Run all programs, seed by seed, in a new order each time; one that fails goes over to those missing."""
+) -> Iterator[None]:
+    """Run all programs, seed by seed, in a new order each time; one that fails goes over to those missing.
+
+    Yields after each run.
+    """
     shuffle = random.Random(0).shuffle
     for seed in range(seeds):
         turns = list(programs)
@@ -254,6 +268,7 @@ def run_seeds(
                 del programs[name]
                 continue
             programs[name]["runs"].append({"seed": seed, "curve": curve})
+            yield
 
 
 def seconds_to(run: dict[str, Any], target: float, clock: str = "seconds") -> float:

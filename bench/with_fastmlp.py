@@ -1,6 +1,5 @@
 """fastmlp as a contender."""
 
-import os
 from dataclasses import replace
 from typing import ClassVar
 
@@ -147,21 +146,6 @@ class FastmlpCudaPixels(FastmlpCuda):
         """The pixels in place of the samples."""
         use_pixels(self)
         super().place()
-
-
-class FastmlpCudaTf32x3(FastmlpCuda):
-    """The CUDA backend with large products in three terms of TF32, whose error is like float32's."""
-
-    label = "fastmlp CUDA, three TF32"
-    family = "fastmlp CUDA, three TF32"
-
-    def __init__(self, work: Work, settings: Settings) -> None:
-        if work.dtype != "float32":
-            raise Missing(f"three terms of TF32 are for float32, not {work.dtype}")
-        from fastmlp.kernels.cuda.large_plan import PRECISION_VARIABLE
-
-        os.environ[PRECISION_VARIABLE] = "tf32x3"  # of this contender's own process
-        super().__init__(work, settings)
 
 
 class FastmlpNumpy(Fastmlp):

@@ -70,8 +70,11 @@ class Host:
     def time(self, steps: int, warm: int, run_in: float = 0.0) -> dict[str, Any]:
         """Take ``warm`` steps, again and again for ``run_in`` seconds, then so many by the clock: the latter's seconds.
 
-        ``device_seconds`` beside them are those by the clock of the contender's device, where it has one.
+        ``device_seconds`` beside them are those by the clock of the contender's device, where it has one. Where the
+        contender takes no more than its ``most_steps``, both are multiplied, to be those of all steps.
         """
+        asked, most = steps, getattr(self.contender, "most_steps", None) or steps
+        steps, warm = min(steps, most), min(warm, most)
         begin = time.perf_counter()
         while warm:
             self.contender.prepare(warm)
@@ -88,7 +91,8 @@ class Host:
         finally:
             gc.enable()
         on_device = self.contender.device_seconds
-        return {"seconds": seconds, **({} if on_device is None else {"device_seconds": on_device})}
+        told = {"seconds": seconds, **({} if on_device is None else {"device_seconds": on_device})}
+        return {clock: seconds * asked / steps for clock, seconds in told.items()}
 
 
 def package_version(package: str) -> str:
