@@ -7,7 +7,7 @@ at an access to memory; one block at a time, another every few thousand turns, i
 
 What a GPU leaves undefined is made visible:
 
-- shared, local and fresh device memory is poisoned: NaN, or bytes of 0xA5;
+- shared, local and fresh device memory is poisoned: NaN, or -1;
 - an index outside an array is an error, a negative one as well;
 - two accesses to one place, one of them a write, with no barrier or release and acquire between, are an error
   (``Race``), whatever the order in which they happened to run: each thread carries a vector clock;
@@ -40,7 +40,7 @@ from numba.cuda.simulator import kernelapi as _kernelapi
 from numba.cuda.simulator.cudadrv import devicearray as _devicearray
 from numba.cuda.simulator.cudadrv import devices as _devices
 
-POISON = 0xA5  #: each byte of fresh integer memory
+POISON = 0xFF  #: each byte of fresh memory: NaN as a float of either width, -1 or the largest as an integer
 WARP = 32
 NOBODY, IN_FLIGHT = -1, -2  #: in place of a writer; the second is an asynchronous copy that was not waited for
 
@@ -83,14 +83,15 @@ def seed(value: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ memory
 def aligned(shape, dtype) -> np.ndarray:
     """Memory on a 256-byte boundary, as the driver gives it, poisoned."""
-    dtype = np.dtype(dtype)
-    shape = tuple(shape) if np.iterable(shape) else (int(shape),)
-    nbytes = int(np.prod(shape)) * dtype.itemsize
-    raw = np.full(nbytes + 256, POISON, np.uint8)
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(nbytes + 256, np.uint8)
     start = -raw.ctypes.data % 256
-    array = raw[start : start + nbytes].view(dtype).reshape(shape)
-    if dtype.kind == "f":
-        array.fill(np.nan)
+    return poisoned(raw[start : start + nbytes].view(dtype).reshape(shape))
+
+
+def poisoned(array: np.ndarray) -> np.ndarray:
+    """The array, filled with `POISON`."""
+    array.view(np.uint8).fill(POISON)
     return array
 
 
@@ -124,11 +125,13 @@ class Local:
     def __getitem__(self, index):
         if index.__class__ is slice:
             return type(self)(self._array[index])
-        self._place(index)
+        if self._stride is None or not 0 <= whole(index) < self._size:  # the usual case of `_place`, quickly
+            self._place(index)
         return self._array[index]
 
     def __setitem__(self, index, value) -> None:
-        self._place(index)
+        if self._stride is None or not 0 <= whole(index) < self._size:
+            self._place(index)
         self._array[index] = value
 
     def view(self, dtype):
@@ -174,6 +177,7 @@ class Thread(greenlet):
         self.known = launch.start  # of each thread, up to which of its own times everything is ordered before now
         self.time = 1
         self.waits = "to start"
+        self.polled: dict[int, int] = {}  # of each place that it asked in a loop: how often that had been written
         self.copies: list[tuple] = []  # asynchronous ones of the group that is open
         self.committed: list[list[tuple]] = []
 
@@ -186,8 +190,6 @@ class Thread(greenlet):
         """Before an access to memory: perhaps let others run, then see that it is ordered."""
         launch = self.launch
         self.grow_impatient()
-        if write:
-            launch.spins = 0
         if not launch.races:
             return
         entry = launch.shadow.get(address)
@@ -220,19 +222,21 @@ class Thread(greenlet):
         self.launch.ready.append(self)
         self.launch.hub.switch()
 
-    def spin(self, where: tuple) -> None:
-        """Let others run, in a loop that waits for them."""
-        self.launch.resident("waiting for another block")
-        self.launch.spins += 1
-        self.waits = f"spinning at {where}"
-        self.give_way()
-        self.waits = ""
+    def poll(self, address: int, where: tuple) -> None:
+        """Before it looks whether another thread has written there: if none has since it last looked, wait for that."""
+        launch = self.launch
+        launch.resident("waiting for another block")
+        if self.polled.get(address) == launch.written[address]:
+            self.waits = f"waiting at {where}"
+            launch.polling[address].append(self)
+            launch.hub.switch()
+            self.waits = ""
+        self.polled[address] = launch.written[address]
 
     def release(self, address: int) -> None:
         """What this thread knows is known to whoever acquires this place."""
         launch = self.launch
         self.grow_impatient()
-        launch.spins = 0
         known = list(map(max, self.known, launch.released.get(address, launch.start)))
         known[self.number] = self.time
         launch.released[address] = known
@@ -272,7 +276,6 @@ class Meeting:
             here, self.arrived = self.arrived, []
             if orders and launch.races:
                 join(here)
-            launch.spins = 0
             launch.ready.extend(here)
         launch.hub.switch()
         me.waits = ""
@@ -299,7 +302,6 @@ class Block:
         counts = [min(WARP, threads - first) for first in range(0, threads, WARP)]
         self.warps = [SimpleNamespace(count=n, meetings={}) for n in counts]
         self.dynamic = aligned(dynamic, np.uint8)
-        self.dynamic[:] = 0xFF  # NaN as a float of either width
         self.arrays: dict[tuple, np.ndarray] = {}
 
     def shared(self, shape, dtype, place: tuple) -> Memory:
@@ -331,7 +333,8 @@ class Launch:
         self.start = [0] * (n * blocks)
         self.shadow: dict[int, list] = {}  # of each address: last writer, when, its readers since, whether atomic
         self.released: dict[int, list[int]] = {}
-        self.spins = 0
+        self.written: Counter[int] = Counter()  # how often each place that threads may wait for
+        self.polling: defaultdict[int, list[Thread]] = defaultdict(list)  # who waits for that
         self.hub = getcurrent()
         self.barrier = Meeting(n * blocks, "the grid's barrier")
         self.blocks = [Block((x, y, z), n, dynamic) for z, y, x in np.ndindex(*grid[::-1])]
@@ -357,8 +360,6 @@ class Launch:
             while alive:
                 if not self.ready:
                     raise Deadlock("nobody can go on: " + self._waiting())
-                if self.spins > 200 * len(self.threads) + 10_000:
-                    raise Deadlock("everybody spins, or waits: " + self._waiting())
                 thread = self._next()
                 try:
                     thread.switch()
@@ -367,7 +368,6 @@ class Launch:
                     raise
                 if thread.dead:
                     alive -= 1
-                    self.spins = 0
         finally:
             for thread in self.threads:
                 if thread and not thread.dead:
@@ -375,16 +375,20 @@ class Launch:
 
     def _next(self) -> Thread:
         """Anyone who can run, rather not of the slow block."""
-        ready, rng = self.ready, self.rng
-        if rng.random() < 0.0005:
-            self.slow = rng.choice(self.blocks)
-        tries = 1 if self.spins > 5 * len(self.threads) else 9
-        for _ in range(tries):
-            at = rng.randrange(len(ready))
+        ready, random = self.ready, self.rng.random
+        if random() < 0.0005:
+            self.slow = self.rng.choice(self.blocks)
+        for _ in range(9):
+            at = int(random() * len(ready))
             if ready[at].block is not self.slow:
                 break
         ready[at], ready[-1] = ready[-1], ready[at]
         return ready.pop()
+
+    def wrote(self, address: int) -> None:
+        """Those who wait for a change there look again."""
+        self.written[address] += 1
+        self.ready.extend(self.polling.pop(address, ()))
 
     def _waiting(self) -> str:
         ended = sum(thread.dead for thread in self.threads)
@@ -405,8 +409,10 @@ def _lanes(value, mask, what: str, where: tuple, orders: bool) -> dict:
     mask = int(mask) & 0xFFFFFFFF
     if not mask >> me.lane & 1:
         raise Divergence(f"{what} by lane {me.lane}, which the mask {mask:#010x} leaves out")
-    present = mask & ((1 << me.warp.count) - 1)
-    meeting = me.warp.meetings.setdefault(mask, Meeting(present.bit_count(), f"{what}, mask {mask:#010x},"))
+    meeting = me.warp.meetings.get(mask)
+    if meeting is None:
+        present = mask & ((1 << me.warp.count) - 1)
+        meeting = me.warp.meetings[mask] = Meeting(present.bit_count(), f"{what}, mask {mask:#010x},")
     return meeting.arrive(where, value, orders)
 
 
@@ -415,27 +421,31 @@ class Concurrent:
 
     def release_add(self, array: Memory, index, value) -> None:
         """red.release.gpu.add: all that this thread knows is before what an acquire of the sum sees."""
-        getcurrent().release(array._place(index))
+        me, address = getcurrent(), array._place(index)
+        me.release(address)
         array._array[index] += array.dtype.type(value)
+        me.launch.wrote(address)
 
     def load_acquire(self, array: Memory, index):
         """ld.acquire.gpu, in a loop that waits."""
         me, address = getcurrent(), array._place(index)
-        me.spin(_where())
+        me.poll(address, _where())
         me.acquire(address)
         return array._array[index]
 
     def load_relaxed(self, array: Memory, index):
         """ld.relaxed.gpu, in a loop that waits: orders nothing, and is no race with `store_relaxed`."""
         me, address = getcurrent(), array._place(index)
-        me.spin(_where())
+        me.poll(address, _where())
         me.touch(address, False, atomic=True)
         return array._array[index]
 
     def store_relaxed(self, array: Memory, index, value) -> None:
         """st.relaxed.gpu of a word of at most 64 bits."""
-        getcurrent().touch(array._place(index), True, atomic=True)
+        me, address = getcurrent(), array._place(index)
+        me.touch(address, True, atomic=True)
         array._array[index] = value
+        me.launch.wrote(address)
 
     def check_aligned(self, array: Memory, index, nbytes: int) -> None:
         """An error where a vector access of so many bytes would fault."""
@@ -452,10 +462,10 @@ class Concurrent:
         self.check_aligned(source, j, nbytes)
         for k in range(count):
             me.touch(source._place(j + k), False)
-            target[i + k] = np.nan if target.dtype.kind == "f" else POISON
-        if me.launch.races:
-            for k in range(count):
+            me.touch(target._place(i + k), True)
+            if me.launch.races:
                 me.launch.shadow[target._place(i + k)][0] = IN_FLIGHT
+        poisoned(target._array[i : i + count])
         me.copies += [(target, i + k, source, j + k) for k in range(count)]
 
     def async_commit(self) -> None:
@@ -496,6 +506,7 @@ class _Atomic:
             me.touch(address, True, atomic=True)
             me.acquire(address)
             me.release(address)
+            me.launch.wrote(address)
             return plain(array._array, index, *values)
 
         return operation
@@ -514,7 +525,9 @@ class Module(_kernelapi.FakeCUDAModule):
         self._shared = SimpleNamespace(
             array=lambda shape, dtype, alignment=16: getcurrent().block.shared(shape, dtype, _where())
         )
-        self._local = SimpleNamespace(array=lambda shape, dtype, alignment=16: Local(aligned(shape, _dtype(dtype))))
+        self._local = SimpleNamespace(
+            array=lambda shape, dtype, alignment=16: Local(poisoned(np.empty(shape, _dtype(dtype))))
+        )
 
     def syncthreads(self) -> None:
         getcurrent().block.barrier.arrive(_where())
@@ -539,6 +552,18 @@ class Module(_kernelapi.FakeCUDAModule):
 _launching = threading.RLock()
 
 
+def _argument(given, copies: list):
+    """What a kernel gets for an argument; the host's arrays are copied there, and noted so that they can be back."""
+    if isinstance(given, tuple):
+        parts = [_argument(part, copies) for part in given]
+        return type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)
+    if isinstance(given, np.ndarray) and given.ndim:
+        copies.append((given, aligned(given.shape, given.dtype)))
+        copies[-1][1][...] = given
+        return Memory(copies[-1][1])
+    return Memory(given._ary) if isinstance(given, _devicearray.FakeCUDAArray) else given
+
+
 class Configured:
     """A kernel with its launch configuration."""
 
@@ -552,9 +577,9 @@ class Configured:
         if most is not None and int(np.prod(self.block)) > most:
             raise ValueError(f"blocks of {np.prod(self.block)} threads; the launch bounds say {most}")
         with _launching:
-            arrays = [(a, cuda.to_device(a)) if isinstance(a, np.ndarray) and a.ndim else (None, a) for a in arguments]
-            seen = [Memory(a._ary) if isinstance(a, _devicearray.FakeCUDAArray) else a for _, a in arrays]
-            launch = Launch(self.kernel.fn, self.grid, self.block, self.dynamic, seen)
+            copies: list[tuple] = []
+            inside = [_argument(argument, copies) for argument in arguments]
+            launch = Launch(self.kernel.fn, self.grid, self.block, self.dynamic, inside)
             launch.module, launch.swapped = Module(self.grid, self.block), {}
             try:
                 _swap(launch, self.kernel.fn)
@@ -565,9 +590,8 @@ class Configured:
             finally:
                 for names, originals in launch.swapped.values():
                     names.update(originals)
-            for host, copy in arrays:
-                if host is not None:
-                    host[...] = copy._ary
+            for host, copy in copies:
+                host[...] = copy
 
 
 _SCALARS = {name: getattr(np, name) for name in ("float16", "float32", "float64")}
@@ -577,15 +601,18 @@ _SCALARS |= {f"{kind}{bits}": getattr(np, f"{kind}{bits}") for kind in ("int", "
 def _swap(launch: Launch, function) -> None:
     """Put the kernel's ``cuda`` in the place of the module in a function's globals, once a launch.
 
-    And NumPy's scalar types in the place of Numba's, which kernels call so often that it tells.
+    And NumPy's scalar types in the place of Numba's, and device functions' Python in theirs, as it is called so often.
     """
     names = function.__globals__
     if id(names) not in launch.swapped:
         replaced = {key: launch.module for key, value in names.items() if value is cuda}
         numbers = {key: value for key, value in names.items() if isinstance(value, (types.Float, types.Integer))}
         replaced |= {key: _SCALARS[value.name] for key, value in numbers.items()}
-        launch.swapped[id(names)] = names, {key: names[key] for key in replaced}
-        names.update(replaced)
+        called = {key: value.fn for key, value in names.items() if isinstance(value, _kernel.FakeCUDAKernel)}
+        launch.swapped[id(names)] = names, {key: names[key] for key in (*replaced, *called)}
+        names.update(replaced, **called)
+        for device_function in called.values():
+            _swap(launch, device_function)
 
 
 def _call(self, *arguments):
@@ -643,12 +670,6 @@ def _device_array(shape, dtype=np.float64, strides=None, order="C", stream=0):
     return made
 
 
-def _to_device(array, stream=0, copy=True, to=None):
-    target = _device_array(array.shape, array.dtype) if to is None else to
-    target._ary[...] = array
-    return target
-
-
 def _interface(array) -> dict:
     """``__cuda_array_interface__``: here the host's memory stands for the device's."""
     ary = array._ary
@@ -685,7 +706,6 @@ def install() -> None:
     cuda.jit = _api.jit = _jit
     cuda.concurrent = Concurrent()
     cuda.device_array = _devicearray.device_array = _device_array
-    cuda.to_device = _devicearray.to_device = _to_device
     cuda.as_cuda_array = _as_cuda_array
     _devicearray.FakeCUDAArray.__cuda_array_interface__ = property(_interface)
     _devices.FakeCUDAContext.get_memory_info = _memory_info
