@@ -15,8 +15,9 @@ What a GPU leaves undefined is made visible:
 - an asynchronous copy lands at the wait for it, and touching its target before that is a race.
 
 Use: ``install()`` first of all, with NUMBA_ENABLE_CUDASIM=1; then ``settings`` says how kernels run. Inside a kernel
-``cuda`` has what numba's documentation lists, votes and cache hints apart, and ``cuda.concurrent`` (a `Concurrent`),
-from which the plain-Python meanings of inline PTX are made.
+``cuda`` has ``threadIdx``, ``blockIdx``, ``laneid``, ``grid``, ``gridsize``, ``shared.array``, ``local.array``,
+``syncthreads``, ``syncwarp``, ``shfl_xor_sync`` and ``atomic``, and ``cuda.concurrent`` (a `Concurrent`), from which
+the plain-Python meanings of inline PTX are made.
 """
 
 import contextvars
@@ -146,17 +147,7 @@ class Memory(Local):
     def __getitem__(self, index):
         if index.__class__ is slice:
             return Memory(self._array[index])
-        address = self._place(index)
-        me = getcurrent()
-        me.left -= 1
-        entry = me.launch.shadow.get(address)
-        if entry is not None and me.left > 0:
-            writer = entry[0]
-            if writer == me.number or (writer >= 0 and me.known[writer] >= entry[1]):
-                entry[2][me.number] = me.time  # the usual case of `Thread.touch`, quickly
-                return self._array[index]
-        me.left += 1
-        me.touch(address, False)
+        getcurrent().touch(self._place(index), False)
         return self._array[index]
 
     def __setitem__(self, index, value) -> None:
@@ -336,7 +327,6 @@ class Launch:
         self.written: Counter[int] = Counter()  # how often each place that threads may wait for
         self.polling: defaultdict[int, list[Thread]] = defaultdict(list)  # who waits for that
         self.hub = getcurrent()
-        self.barrier = Meeting(n * blocks, "the grid's barrier")
         self.blocks = [Block((x, y, z), n, dynamic) for z, y, x in np.ndindex(*grid[::-1])]
         self.threads: list[Thread] = []
         for one in self.blocks:
@@ -483,18 +473,6 @@ class Concurrent:
                 target._array[i] = source[j]
 
 
-class _Grid:
-    """``cuda.cg``, and the group that ``this_grid`` gives."""
-
-    def this_grid(self) -> "_Grid":
-        return self
-
-    def sync(self) -> None:
-        launch = getcurrent().launch
-        launch.resident("a grid barrier")
-        launch.barrier.arrive(_where())
-
-
 class _Atomic:
     """The stock operations. Each is indivisible here as only one thread runs; each orders like acquire and release."""
 
@@ -521,7 +499,7 @@ class Module(_kernelapi.FakeCUDAModule):
 
     def __init__(self, grid: tuple, block: tuple) -> None:
         super().__init__(grid, block, 0)
-        self._cg, self._atomic, self.concurrent = _Grid(), _Atomic(), cuda.concurrent
+        self._atomic, self.concurrent = _Atomic(), cuda.concurrent
         self._shared = SimpleNamespace(
             array=lambda shape, dtype, alignment=16: getcurrent().block.shared(shape, dtype, _where())
         )
@@ -535,17 +513,11 @@ class Module(_kernelapi.FakeCUDAModule):
     def syncwarp(self, mask=0xFFFFFFFF) -> None:
         _lanes(None, mask, "syncwarp", _where(), True)
 
-    def shfl_sync(self, mask, value, source):
-        return self._pick(_lanes(value, mask, "shfl_sync", _where(), False), int(source) % WARP, value)
-
     def shfl_xor_sync(self, mask, value, lanes):
-        return self._pick(_lanes(value, mask, "shfl_xor_sync", _where(), False), getcurrent().lane ^ int(lanes), value)
-
-    def _pick(self, given: dict, source: int, own):
-        """What a lane brought. From one that takes no part it is undefined: a NaN, where there is one."""
-        me = getcurrent()
-        lost = type(own)(np.nan) if isinstance(own, np.floating) and source < WARP else own
-        return given.get(me.number - me.lane + source, lost) if source < WARP else own
+        """What that lane brings; from one that takes no part it is undefined: a NaN, where there is one."""
+        given, me = _lanes(value, mask, "shfl_xor_sync", _where(), False), getcurrent()
+        lost = type(value)(np.nan) if isinstance(value, np.floating) else value
+        return given.get(me.number - me.lane + (me.lane ^ int(lanes)), lost)
 
 
 # ---------------------------------------------------------------------------------------------------- on the host

@@ -197,10 +197,12 @@ def test_blocks_that_wait_for_one_another_must_all_fit():
     cuda_simulator.settings.multiprocessors = 4
 
     @cuda.jit
-    def meet():
-        cuda.cg.this_grid().sync()
+    def meet(counter):
+        cuda.concurrent.release_add(counter, 0, 1)
+        while cuda.concurrent.load_acquire(counter, 0) < 8:
+            pass
 
-    here.launch(meet, 4, 2, (), stream, together=True)
+    here.launch(meet, 4, 2, (memory.zeros(1, np.uint32),), stream, together=True)
     with pytest.raises(
         RuntimeError, match=r"5 blocks of 2 threads that wait for one another .*: 4 run at the same time"
     ):
