@@ -570,6 +570,12 @@ _SCALARS = {name: getattr(np, name) for name in ("float16", "float32", "float64"
 _SCALARS |= {f"{kind}{bits}": getattr(np, f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 
 
+def _number(self, *arguments):
+    """What Numba's scalar types do when they are called: of a number make NumPy's scalar; of types, a signature."""
+    is_signature = not arguments or isinstance(arguments[0], types.Type)
+    return types.Type.__call__(self, *arguments) if is_signature else _SCALARS[self.name](*arguments)
+
+
 def _swap(launch: Launch, function) -> None:
     """Put the kernel's ``cuda`` in the place of the module in a function's globals, once a launch.
 
@@ -671,6 +677,7 @@ def install() -> None:
     if not config.ENABLE_CUDASIM:
         raise RuntimeError("set NUMBA_ENABLE_CUDASIM=1 before Python starts")
     seed(settings.seed)
+    types.Number.__call__ = _number
     kernel = _kernel.FakeCUDAKernel
     kernel.__call__ = _call
     kernel.__getitem__ = lambda self, configuration: Configured(self, *configuration)
