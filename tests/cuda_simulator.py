@@ -168,7 +168,7 @@ class Thread(greenlet):
         self.known = launch.start  # of each thread, up to which of its own times everything is ordered before now
         self.time = 1
         self.waits = "to start"
-        self.polled: dict[int, int] = {}  # of each place that it asked in a loop: how often that had been written
+        self.version, self.looks = 0, Counter[int]()  # how often it looked at each place since that `Launch.version`
         self.copies: list[tuple] = []  # asynchronous ones of the group that is open
         self.committed: list[list[tuple]] = []
 
@@ -214,15 +214,21 @@ class Thread(greenlet):
         self.launch.hub.switch()
 
     def poll(self, address: int, where: tuple) -> None:
-        """Before it looks whether another thread has written there: if none has since it last looked, wait for that."""
+        """Before it looks whether another thread has written there.
+
+        If none has written anywhere since it looked twice, it waits for the next who does. (Once is too few: a number
+        in two words is looked at again after one of them was old.)
+        """
         launch = self.launch
         launch.resident("waiting for another block")
-        if self.polled.get(address) == launch.written[address]:
+        if self.version == launch.version and self.looks[address] == 2:
             self.waits = f"waiting at {where}"
-            launch.polling[address].append(self)
+            launch.polling.append(self)
             launch.hub.switch()
             self.waits = ""
-        self.polled[address] = launch.written[address]
+        if self.version != launch.version:
+            self.version, self.looks = launch.version, Counter()
+        self.looks[address] += 1
 
     def release(self, address: int) -> None:
         """What this thread knows is known to whoever acquires this place."""
@@ -324,8 +330,8 @@ class Launch:
         self.start = [0] * (n * blocks)
         self.shadow: dict[int, list] = {}  # of each address: last writer, when, its readers since, whether atomic
         self.released: dict[int, list[int]] = {}
-        self.written: Counter[int] = Counter()  # how often each place that threads may wait for
-        self.polling: defaultdict[int, list[Thread]] = defaultdict(list)  # who waits for that
+        self.version = 0  # number of writes that threads may wait for
+        self.polling: list[Thread] = []  # who waits for the next
         self.hub = getcurrent()
         self.blocks = [Block((x, y, z), n, dynamic) for z, y, x in np.ndindex(*grid[::-1])]
         self.threads: list[Thread] = []
@@ -375,10 +381,11 @@ class Launch:
         ready[at], ready[-1] = ready[-1], ready[at]
         return ready.pop()
 
-    def wrote(self, address: int) -> None:
-        """Those who wait for a change there look again."""
-        self.written[address] += 1
-        self.ready.extend(self.polling.pop(address, ()))
+    def wrote(self) -> None:
+        """Those who wait for a write look again."""
+        self.version += 1
+        self.ready += self.polling
+        self.polling.clear()
 
     def _waiting(self) -> str:
         ended = sum(thread.dead for thread in self.threads)
@@ -414,7 +421,7 @@ class Concurrent:
         me, address = getcurrent(), array._place(index)
         me.release(address)
         array._array[index] += array.dtype.type(value)
-        me.launch.wrote(address)
+        me.launch.wrote()
 
     def load_acquire(self, array: Memory, index):
         """ld.acquire.gpu, in a loop that waits."""
@@ -435,7 +442,7 @@ class Concurrent:
         me, address = getcurrent(), array._place(index)
         me.touch(address, True, atomic=True)
         array._array[index] = value
-        me.launch.wrote(address)
+        me.launch.wrote()
 
     def check_aligned(self, array: Memory, index, nbytes: int) -> None:
         """An error where a vector access of so many bytes would fault."""
@@ -484,7 +491,7 @@ class _Atomic:
             me.touch(address, True, atomic=True)
             me.acquire(address)
             me.release(address)
-            me.launch.wrote(address)
+            me.launch.wrote()
             return plain(array._array, index, *values)
 
         return operation
