@@ -106,8 +106,8 @@ class Local:
 
     __slots__ = ("_address", "_array", "_size", "_stride", "dtype", "ndim", "shape", "size")
 
-    def __init__(self, array: np.ndarray) -> None:
-        self._array, self._address, self._size = array, array.ctypes.data, len(array)
+    def __init__(self, array: np.ndarray, address: int = 0) -> None:
+        self._array, self._address, self._size = array, address, len(array)
         self.dtype, self.shape, self.size, self.ndim = array.dtype, array.shape, array.size, array.ndim
         self._stride = array.strides[0] if array.ndim == 1 else None
 
@@ -143,6 +143,9 @@ class Memory(Local):
     """An array that threads share: an access may let others run first, and must be ordered with theirs."""
 
     __slots__ = ()
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(array, array.ctypes.data)
 
     def __getitem__(self, index):
         if index.__class__ is slice:
@@ -180,7 +183,9 @@ class Thread(greenlet):
     def touch(self, address: int, write: bool, atomic: bool = False) -> None:
         """Before an access to memory: perhaps let others run, then see that it is ordered."""
         launch = self.launch
-        self.grow_impatient()
+        self.left -= 1
+        if self.left <= 0:
+            self.give_way()
         if not launch.races:
             return
         entry = launch.shadow.get(address)
@@ -201,15 +206,9 @@ class Thread(greenlet):
                 raise Race(f"write after a read of {launch.threads[reader].name()}, unordered")
         launch.shadow[address] = [me, self.time, {}, atomic]
 
-    def grow_impatient(self) -> None:
-        """One access nearer to the next voluntary pause, which is taken when it is due."""
-        self.left -= 1
-        if self.left <= 0:
-            self.left = self.launch.patience()
-            self.give_way()
-
     def give_way(self) -> None:
         """Back among those who can run."""
+        self.left = self.launch.patience()
         self.launch.ready.append(self)
         self.launch.hub.switch()
 
@@ -233,7 +232,9 @@ class Thread(greenlet):
     def release(self, address: int) -> None:
         """What this thread knows is known to whoever acquires this place."""
         launch = self.launch
-        self.grow_impatient()
+        self.left -= 1
+        if self.left <= 0:
+            self.give_way()
         known = list(map(max, self.known, launch.released.get(address, launch.start)))
         known[self.number] = self.time
         launch.released[address] = known
@@ -310,9 +311,10 @@ class Block:
             return Memory(self.dynamic[: len(self.dynamic) // dtype.itemsize * dtype.itemsize].view(dtype))
         if place not in self.arrays:
             self.arrays[place] = aligned(shape, dtype)
-            static, limit = sum(array.nbytes for array in self.arrays.values()), min(settings.shared_memory, 49_152)
+            static = sum(array.nbytes for array in self.arrays.values())
+            limit = min(settings.shared_memory - self.dynamic.nbytes, 49_152)
             if static > limit:
-                raise MemoryError(f"{static} bytes of static shared memory; the limit is {limit}")
+                raise MemoryError(f"{static} bytes of static shared memory; {limit} are left for it")
         return Memory(self.arrays[place])
 
 
@@ -559,7 +561,7 @@ class Configured:
             copies: list[tuple] = []
             inside = [_argument(argument, copies) for argument in arguments]
             launch = Launch(self.kernel.fn, self.grid, self.block, self.dynamic, inside)
-            launch.module, launch.swapped = Module(self.grid, self.block), {}
+            launch.module, launch.swapped, launch.undo = Module(self.grid, self.block), set(), []
             try:
                 _swap(launch, self.kernel.fn)
                 with np.errstate(all="ignore"):
@@ -567,8 +569,8 @@ class Configured:
                         thread.gr_context = contextvars.copy_context()
                     launch.run()
             finally:
-                for names, originals in launch.swapped.values():
-                    names.update(originals)
+                for restore, *what in launch.undo:
+                    restore(*what)
             for host, copy in copies:
                 host[...] = copy
 
@@ -583,25 +585,39 @@ def _number(self, *arguments):
     return types.Type.__call__(self, *arguments) if is_signature else _SCALARS[self.name](*arguments)
 
 
-def _swap(launch: Launch, function) -> None:
-    """Put the kernel's ``cuda`` in the place of the module in a function's globals, once a launch.
+def _inside(launch: Launch, value):
+    """What a kernel finds in the place of a value of a name."""
+    if value is cuda:
+        return launch.module
+    if isinstance(value, types.Number):  # called so often that it tells
+        return _SCALARS[value.name]
+    if isinstance(value, _kernel.FakeCUDAKernel):
+        _swap(launch, value.fn)
+        return value.fn
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_inside(launch, part) for part in value))
+    return value
 
-    And NumPy's scalar types in the place of Numba's, and device functions' Python in theirs, as it is called so often.
-    """
+
+def _swap(launch: Launch, function) -> None:
+    """Have the names of a function, its module's and those that it captures, mean what they do in a kernel."""
     names = function.__globals__
     if id(names) not in launch.swapped:
-        replaced = {key: launch.module for key, value in names.items() if value is cuda}
-        numbers = {key: value for key, value in names.items() if isinstance(value, (types.Float, types.Integer))}
-        replaced |= {key: _SCALARS[value.name] for key, value in numbers.items()}
-        called = {key: value.fn for key, value in names.items() if isinstance(value, _kernel.FakeCUDAKernel)}
-        launch.swapped[id(names)] = names, {key: names[key] for key in (*replaced, *called)}
-        names.update(replaced, **called)
-        for device_function in called.values():
-            _swap(launch, device_function)
+        launch.swapped.add(id(names))
+        for key, value in list(names.items()):
+            if (inside := _inside(launch, value)) is not value:
+                launch.undo.append((names.__setitem__, key, value))
+                names[key] = inside
+    for cell in function.__closure__ or ():
+        if id(cell) not in launch.swapped:
+            launch.swapped.add(id(cell))
+            if (inside := _inside(launch, value := cell.cell_contents)) is not value:
+                launch.undo.append((setattr, cell, "cell_contents", value))
+                cell.cell_contents = inside
 
 
 def _call(self, *arguments):
-    """A device function inside a kernel."""
+    """A device function that `_swap` has not found, inside a kernel."""
     me = getcurrent()
     if not isinstance(me, Thread):
         raise TypeError("a kernel is launched as kernel[grid, block](...), and a device function is called in one")
