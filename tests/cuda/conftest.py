@@ -36,8 +36,10 @@ def small_layouts(monkeypatch):
 def schedule():
     """The same schedules in every run, unless FASTMLP_CUDA_SEED asks for others."""
     seed = int(os.environ.get("FASTMLP_CUDA_SEED", "0"))
+    from paths import set_gpu
+
     cuda_simulator.seed(seed)
     before = vars(cuda_simulator.settings).copy()
-    cuda_simulator.settings.multiprocessors = 4  # so that grids stay small
+    set_gpu(multiprocessors=3)  # so that grids stay small
     yield
-    vars(cuda_simulator.settings).update(before)
+    set_gpu(**before)

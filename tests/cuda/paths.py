@@ -4,14 +4,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+import cuda_simulator
 import numpy as np
 
-from fastmlp.kernels.cuda import plans
+from fastmlp.kernels.cuda import device, plans
 
 #: The two kernels, by the names of their files.
 PATHS = ("persistent", "tiled")
 
-_persistent, _tiled = plans.persistent, plans.tiled
+#: The plans that the backend makes when no test lays them out.
+CHOSEN = {"persistent": plans.persistent, "tiled": plans.tiled}
+
+
+def set_gpu(**attributes) -> None:
+    """Give the simulated GPU other attributes: see `cuda_simulator.Settings`."""
+    vars(cuda_simulator.settings).update(attributes)
+    device.device().__init__(0)  # it has read them
 
 
 def small_tiles(dtype: str) -> tuple[tuple[int, ...], ...]:
@@ -21,23 +29,26 @@ def small_tiles(dtype: str) -> tuple[tuple[int, ...], ...]:
 
 
 @contextmanager
-def laid_out(path: str | None = None, *, units=2, groups=1, span=32, tiles=None, splits=2, threads=32) -> Iterator[None]:
+def laid_out(
+    path: str | None = None, *, units=2, groups=1, span=32, tiles=None, splits=2, threads=32
+) -> Iterator[None]:
     """Within the block, few threads share out the work, for each is one of Python's; and this kernel trains.
 
     Parameters
     ----------
     path : {"persistent", "tiled"}, optional
-        Which kernel trains; by default the one that the rule chooses. A network that is not for the persistent kernel is
-        trained by the other all the same.
+        Which kernel trains; by default the one that the rule chooses. Networks that have not one hidden layer are
+        trained by the tiled one in any case.
     units, groups, span : int
-        Of the persistent kernel; as many groups as it takes.
+        Of the persistent kernel; at least so many groups.
     tiles, splits, threads
         Of the tiled kernel, whose tiles are by default `small_tiles`.
     """
 
     def persistent(network, given, gpu):
-        constants = _persistent(network, given, gpu)
+        constants = CHOSEN["persistent"](network, given, gpu)
         if path == "tiled" or constants is None:
+            assert path != "persistent" or network.layers != 2, "the kernel that is to be tested is not for this"
             return None
         hidden = network.sizes[1]
         many = max(groups, -(-hidden // (units * gpu.multiprocessors)), -(-given.batch // span))
@@ -47,11 +58,7 @@ def laid_out(path: str | None = None, *, units=2, groups=1, span=32, tiles=None,
     def tiled(network, job, given, gpu, hits=""):
         names = ("FORWARD", "DELTA", "GRADIENT")
         shapes = dict(zip(names, tiles or small_tiles(network.dtype), strict=True))
-        return {**_tiled(network, job, given, gpu, hits), **shapes, "SPLITS": splits, "THREADS": threads}
+        return {**CHOSEN["tiled"](network, job, given, gpu, hits), **shapes, "SPLITS": splits, "THREADS": threads}
 
     with mock.patch.multiple(plans, persistent=persistent, tiled=tiled):
         yield
-
-
-#: Train by this path, whatever the rule would choose; None leaves it to the rule.
-forced = laid_out
