@@ -8,6 +8,7 @@ import cuda_simulator
 import numpy as np
 import pytest
 from numba import cuda
+from paths import set_gpu
 from problems import RULES, random_parameters, random_problem
 
 from fastmlp import Adam, Mlp, Sgd, kernels
@@ -106,6 +107,7 @@ def test_auto_takes_the_gpu_for_large_networks_by_the_rule(monkeypatch):
 
 
 def test_what_info_tells():
+    set_gpu(multiprocessors=4)
     told = backend.describe()
     assert told["gpu"] == "concurrent simulator, number 0"
     assert "4 multiprocessors, compute capability 9.0, 227.0 KiB of shared memory a block" in told["gpu has"]

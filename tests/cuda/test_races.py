@@ -87,19 +87,19 @@ PLANTED = {
         (r"(?m)^( +)commit_copies\(\)", r"\1pass"),
         (r"while tag\[k\] != wanted", "while False"),  # the words' tags
         (r"uint32\(step \+ 1\)", "uint32(1)"),
-        (r"step % int32\(2\)", "int32(0)"),  # the halves of words, samples and their numbers
-        (r"int32\(1\) - half", "half"),
+        (r"remainder\(step, 2\)", "int32(0)"),  # the halves of words, samples and their numbers
+        (r"\b1 - half", "half"),
     ],
     "tiled": [
         (r"cuda\.syncthreads\(\)", "pass"),
         (r"(?m)^( +)meet\(own\.counter, met\)", r"\1pass"),
-        (r"(?m)^( +)met \+= int32\(1\)", r"\1pass"),
+        (r"\bmet \+ 1", "met"),
         (r"(?m)^( +)arrive\(counter, 0, uint32\(1\)\)", r"\1pass"),
         (r"while int32\(acquire", "while False and int32(acquire"),
     ],
     "products": [
         (r"cuda\.syncthreads\(\)", "pass"),
-        (r"int32\(HALF\) - base", "base"),  # the halves of the staging memory
+        (r"\bHALF - base", "base"),  # the halves of the staging memory
     ],
 }
 
@@ -124,7 +124,7 @@ def faults() -> Iterator[Fault]:
                 yield Fault(file, line, text.splitlines()[line - 1].strip(), changed)
     text = specialise.source("persistent")
     yield Fault(
-        "persistent", 0, "one half for all words", re.sub(r"step % int32\(2\) (?=\* int32\(BLOCKS)", "int32(0) ", text)
+        "persistent", 0, "one half for all words", re.sub(r"remainder\(step, 2\)(?= \* BLOCKS)", "int32(0)", text)
     )
 
 

@@ -29,6 +29,7 @@ def test_a_barrier_spans_the_grid(seed):
                 values[(step + 1) * 4 + block] = values[step * 4 + (block + 1) % 4] + float32(1)
             grid_barrier(counter, uint32(4 * (step + 1)))
 
+    settings.multiprocessors = 4
     cuda_simulator.seed(seed)
     values = np.full(16, np.nan, np.float32)
     values[:4] = 0, 10, 20, 30
