@@ -99,7 +99,11 @@ PLANTED = {
     ],
     "products": [
         (r"cuda\.syncthreads\(\)", "pass"),
-        (r"\bHALF - base", "base"),  # the halves of the staging memory
+        (r"(?m)^( +)wait_older_copies\(\)", r"\1pass"),
+        (r"(?m)^( +)commit_copies\(\)", r"\1pass"),
+        (r"\(STAGES - 1\)", "STAGES"),  # the stages of the staging memory, as a ring
+        (r"\b(base|coming) \+ CHUNK", r"\1"),
+        (r"(base|coming) == ALL_STAGES", "False"),
     ],
 }
 
@@ -139,6 +143,7 @@ WORKS = {
     "tiled": [
         (Network.build((9, 5, 3), "tanh", l2=0.1), {"splits": 2}),
         (Network.build((6, 5, 4, 3), "tanh"), {"splits": 1, "threads": 64}),
+        (Network.build((40, 3, 2), "tanh"), {"splits": 1}),
     ],
 }
 
