@@ -7,7 +7,7 @@ at an access to memory; one block at a time, another every few thousand turns, i
 
 What a GPU leaves undefined is made visible:
 
-- shared, local and fresh device memory is poisoned: NaN, or bytes of 0xA5;
+- shared, local and fresh device memory is poisoned: NaN, or -1;
 - an index outside an array is an error, a negative one as well;
 - two accesses to one place, one of them a write, with no barrier or release and acquire between, are an error
   (``Race``), whatever the order in which they happened to run: each thread carries a vector clock;
@@ -15,8 +15,9 @@ What a GPU leaves undefined is made visible:
 - an asynchronous copy lands at the wait for it, and touching its target before that is a race.
 
 Use: ``install()`` first of all, with NUMBA_ENABLE_CUDASIM=1; then ``settings`` says how kernels run. Inside a kernel
-``cuda`` has what numba's documentation lists, votes and cache hints apart, and ``cuda.concurrent`` (a `Concurrent`),
-from which the plain-Python meanings of inline PTX are made.
+``cuda`` has ``threadIdx``, ``blockIdx``, ``laneid``, ``grid``, ``gridsize``, ``shared.array``, ``local.array``,
+``syncthreads``, ``syncwarp``, ``shfl_xor_sync`` and ``atomic``, and ``cuda.concurrent`` (a `Concurrent`), from which
+the plain-Python meanings of inline PTX are made.
 """
 
 import contextvars
@@ -40,7 +41,7 @@ from numba.cuda.simulator import kernelapi as _kernelapi
 from numba.cuda.simulator.cudadrv import devicearray as _devicearray
 from numba.cuda.simulator.cudadrv import devices as _devices
 
-POISON = 0xA5  #: each byte of fresh integer memory
+POISON = 0xFF  #: each byte of fresh memory: NaN as a float of either width, -1 or the largest as an integer
 WARP = 32
 NOBODY, IN_FLIGHT = -1, -2  #: in place of a writer; the second is an asynchronous copy that was not waited for
 
@@ -83,14 +84,15 @@ def seed(value: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ memory
 def aligned(shape, dtype) -> np.ndarray:
     """Memory on a 256-byte boundary, as the driver gives it, poisoned."""
-    dtype = np.dtype(dtype)
-    shape = tuple(shape) if np.iterable(shape) else (int(shape),)
-    nbytes = int(np.prod(shape)) * dtype.itemsize
-    raw = np.full(nbytes + 256, POISON, np.uint8)
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(nbytes + 256, np.uint8)
     start = -raw.ctypes.data % 256
-    array = raw[start : start + nbytes].view(dtype).reshape(shape)
-    if dtype.kind == "f":
-        array.fill(np.nan)
+    return poisoned(raw[start : start + nbytes].view(dtype).reshape(shape))
+
+
+def poisoned(array: np.ndarray) -> np.ndarray:
+    """The array, filled with `POISON`."""
+    array.view(np.uint8).fill(POISON)
     return array
 
 
@@ -104,8 +106,8 @@ class Local:
 
     __slots__ = ("_address", "_array", "_size", "_stride", "dtype", "ndim", "shape", "size")
 
-    def __init__(self, array: np.ndarray) -> None:
-        self._array, self._address, self._size = array, array.ctypes.data, len(array)
+    def __init__(self, array: np.ndarray, address: int = 0) -> None:
+        self._array, self._address, self._size = array, address, len(array)
         self.dtype, self.shape, self.size, self.ndim = array.dtype, array.shape, array.size, array.ndim
         self._stride = array.strides[0] if array.ndim == 1 else None
 
@@ -124,11 +126,13 @@ class Local:
     def __getitem__(self, index):
         if index.__class__ is slice:
             return type(self)(self._array[index])
-        self._place(index)
+        if self._stride is None or not 0 <= whole(index) < self._size:  # the usual case of `_place`, quickly
+            self._place(index)
         return self._array[index]
 
     def __setitem__(self, index, value) -> None:
-        self._place(index)
+        if self._stride is None or not 0 <= whole(index) < self._size:
+            self._place(index)
         self._array[index] = value
 
     def view(self, dtype):
@@ -140,20 +144,13 @@ class Memory(Local):
 
     __slots__ = ()
 
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(array, array.ctypes.data)
+
     def __getitem__(self, index):
         if index.__class__ is slice:
             return Memory(self._array[index])
-        address = self._place(index)
-        me = getcurrent()
-        me.left -= 1
-        entry = me.launch.shadow.get(address)
-        if entry is not None and me.left > 0:
-            writer = entry[0]
-            if writer == me.number or (writer >= 0 and me.known[writer] >= entry[1]):
-                entry[2][me.number] = me.time  # the usual case of `Thread.touch`, quickly
-                return self._array[index]
-        me.left += 1
-        me.touch(address, False)
+        getcurrent().touch(self._place(index), False)
         return self._array[index]
 
     def __setitem__(self, index, value) -> None:
@@ -174,6 +171,7 @@ class Thread(greenlet):
         self.known = launch.start  # of each thread, up to which of its own times everything is ordered before now
         self.time = 1
         self.waits = "to start"
+        self.version, self.looks = 0, Counter[int]()  # how often it looked at each place since that `Launch.version`
         self.copies: list[tuple] = []  # asynchronous ones of the group that is open
         self.committed: list[list[tuple]] = []
 
@@ -185,9 +183,9 @@ class Thread(greenlet):
     def touch(self, address: int, write: bool, atomic: bool = False) -> None:
         """Before an access to memory: perhaps let others run, then see that it is ordered."""
         launch = self.launch
-        self.grow_impatient()
-        if write:
-            launch.spins = 0
+        self.left -= 1
+        if self.left <= 0:
+            self.give_way()
         if not launch.races:
             return
         entry = launch.shadow.get(address)
@@ -208,31 +206,35 @@ class Thread(greenlet):
                 raise Race(f"write after a read of {launch.threads[reader].name()}, unordered")
         launch.shadow[address] = [me, self.time, {}, atomic]
 
-    def grow_impatient(self) -> None:
-        """One access nearer to the next voluntary pause, which is taken when it is due."""
-        self.left -= 1
-        if self.left <= 0:
-            self.left = self.launch.patience()
-            self.give_way()
-
     def give_way(self) -> None:
         """Back among those who can run."""
+        self.left = self.launch.patience()
         self.launch.ready.append(self)
         self.launch.hub.switch()
 
-    def spin(self, where: tuple) -> None:
-        """Let others run, in a loop that waits for them."""
-        self.launch.resident("waiting for another block")
-        self.launch.spins += 1
-        self.waits = f"spinning at {where}"
-        self.give_way()
-        self.waits = ""
+    def poll(self, address: int, where: tuple) -> None:
+        """Before it looks whether another thread has written there.
+
+        If none has written anywhere since it looked twice, it waits for the next who does. (Once is too few: a number
+        in two words is looked at again after one of them was old.)
+        """
+        launch = self.launch
+        launch.resident("waiting for another block")
+        if self.version == launch.version and self.looks[address] == 2:
+            self.waits = f"waiting at {where}"
+            launch.polling.append(self)
+            launch.hub.switch()
+            self.waits = ""
+        if self.version != launch.version:
+            self.version, self.looks = launch.version, Counter()
+        self.looks[address] += 1
 
     def release(self, address: int) -> None:
         """What this thread knows is known to whoever acquires this place."""
         launch = self.launch
-        self.grow_impatient()
-        launch.spins = 0
+        self.left -= 1
+        if self.left <= 0:
+            self.give_way()
         known = list(map(max, self.known, launch.released.get(address, launch.start)))
         known[self.number] = self.time
         launch.released[address] = known
@@ -272,7 +274,6 @@ class Meeting:
             here, self.arrived = self.arrived, []
             if orders and launch.races:
                 join(here)
-            launch.spins = 0
             launch.ready.extend(here)
         launch.hub.switch()
         me.waits = ""
@@ -299,7 +300,6 @@ class Block:
         counts = [min(WARP, threads - first) for first in range(0, threads, WARP)]
         self.warps = [SimpleNamespace(count=n, meetings={}) for n in counts]
         self.dynamic = aligned(dynamic, np.uint8)
-        self.dynamic[:] = 0xFF  # NaN as a float of either width
         self.arrays: dict[tuple, np.ndarray] = {}
 
     def shared(self, shape, dtype, place: tuple) -> Memory:
@@ -311,9 +311,10 @@ class Block:
             return Memory(self.dynamic[: len(self.dynamic) // dtype.itemsize * dtype.itemsize].view(dtype))
         if place not in self.arrays:
             self.arrays[place] = aligned(shape, dtype)
-            static, limit = sum(array.nbytes for array in self.arrays.values()), min(settings.shared_memory, 49_152)
+            static = sum(array.nbytes for array in self.arrays.values())
+            limit = min(settings.shared_memory - self.dynamic.nbytes, 49_152)
             if static > limit:
-                raise MemoryError(f"{static} bytes of static shared memory; the limit is {limit}")
+                raise MemoryError(f"{static} bytes of static shared memory; {limit} are left for it")
         return Memory(self.arrays[place])
 
 
@@ -331,9 +332,9 @@ class Launch:
         self.start = [0] * (n * blocks)
         self.shadow: dict[int, list] = {}  # of each address: last writer, when, its readers since, whether atomic
         self.released: dict[int, list[int]] = {}
-        self.spins = 0
+        self.version = 0  # number of writes that threads may wait for
+        self.polling: list[Thread] = []  # who waits for the next
         self.hub = getcurrent()
-        self.barrier = Meeting(n * blocks, "the grid's barrier")
         self.blocks = [Block((x, y, z), n, dynamic) for z, y, x in np.ndindex(*grid[::-1])]
         self.threads: list[Thread] = []
         for one in self.blocks:
@@ -357,8 +358,6 @@ class Launch:
             while alive:
                 if not self.ready:
                     raise Deadlock("nobody can go on: " + self._waiting())
-                if self.spins > 200 * len(self.threads) + 10_000:
-                    raise Deadlock("everybody spins, or waits: " + self._waiting())
                 thread = self._next()
                 try:
                     thread.switch()
@@ -367,7 +366,6 @@ class Launch:
                     raise
                 if thread.dead:
                     alive -= 1
-                    self.spins = 0
         finally:
             for thread in self.threads:
                 if thread and not thread.dead:
@@ -375,16 +373,21 @@ class Launch:
 
     def _next(self) -> Thread:
         """Anyone who can run, rather not of the slow block."""
-        ready, rng = self.ready, self.rng
-        if rng.random() < 0.0005:
-            self.slow = rng.choice(self.blocks)
-        tries = 1 if self.spins > 5 * len(self.threads) else 9
-        for _ in range(tries):
-            at = rng.randrange(len(ready))
+        ready, random = self.ready, self.rng.random
+        if random() < 0.0005:
+            self.slow = self.rng.choice(self.blocks)
+        for _ in range(9):
+            at = int(random() * len(ready))
             if ready[at].block is not self.slow:
                 break
         ready[at], ready[-1] = ready[-1], ready[at]
         return ready.pop()
+
+    def wrote(self) -> None:
+        """Those who wait for a write look again."""
+        self.version += 1
+        self.ready += self.polling
+        self.polling.clear()
 
     def _waiting(self) -> str:
         ended = sum(thread.dead for thread in self.threads)
@@ -405,8 +408,10 @@ def _lanes(value, mask, what: str, where: tuple, orders: bool) -> dict:
     mask = int(mask) & 0xFFFFFFFF
     if not mask >> me.lane & 1:
         raise Divergence(f"{what} by lane {me.lane}, which the mask {mask:#010x} leaves out")
-    present = mask & ((1 << me.warp.count) - 1)
-    meeting = me.warp.meetings.setdefault(mask, Meeting(present.bit_count(), f"{what}, mask {mask:#010x},"))
+    meeting = me.warp.meetings.get(mask)
+    if meeting is None:
+        present = mask & ((1 << me.warp.count) - 1)
+        meeting = me.warp.meetings[mask] = Meeting(present.bit_count(), f"{what}, mask {mask:#010x},")
     return meeting.arrive(where, value, orders)
 
 
@@ -415,27 +420,31 @@ class Concurrent:
 
     def release_add(self, array: Memory, index, value) -> None:
         """red.release.gpu.add: all that this thread knows is before what an acquire of the sum sees."""
-        getcurrent().release(array._place(index))
+        me, address = getcurrent(), array._place(index)
+        me.release(address)
         array._array[index] += array.dtype.type(value)
+        me.launch.wrote()
 
     def load_acquire(self, array: Memory, index):
         """ld.acquire.gpu, in a loop that waits."""
         me, address = getcurrent(), array._place(index)
-        me.spin(_where())
+        me.poll(address, _where())
         me.acquire(address)
         return array._array[index]
 
     def load_relaxed(self, array: Memory, index):
         """ld.relaxed.gpu, in a loop that waits: orders nothing, and is no race with `store_relaxed`."""
         me, address = getcurrent(), array._place(index)
-        me.spin(_where())
+        me.poll(address, _where())
         me.touch(address, False, atomic=True)
         return array._array[index]
 
     def store_relaxed(self, array: Memory, index, value) -> None:
         """st.relaxed.gpu of a word of at most 64 bits."""
-        getcurrent().touch(array._place(index), True, atomic=True)
+        me, address = getcurrent(), array._place(index)
+        me.touch(address, True, atomic=True)
         array._array[index] = value
+        me.launch.wrote()
 
     def check_aligned(self, array: Memory, index, nbytes: int) -> None:
         """An error where a vector access of so many bytes would fault."""
@@ -452,10 +461,10 @@ class Concurrent:
         self.check_aligned(source, j, nbytes)
         for k in range(count):
             me.touch(source._place(j + k), False)
-            target[i + k] = np.nan if target.dtype.kind == "f" else POISON
-        if me.launch.races:
-            for k in range(count):
+            me.touch(target._place(i + k), True)
+            if me.launch.races:
                 me.launch.shadow[target._place(i + k)][0] = IN_FLIGHT
+        poisoned(target._array[i : i + count])
         me.copies += [(target, i + k, source, j + k) for k in range(count)]
 
     def async_commit(self) -> None:
@@ -473,18 +482,6 @@ class Concurrent:
                 target._array[i] = source[j]
 
 
-class _Grid:
-    """``cuda.cg``, and the group that ``this_grid`` gives."""
-
-    def this_grid(self) -> "_Grid":
-        return self
-
-    def sync(self) -> None:
-        launch = getcurrent().launch
-        launch.resident("a grid barrier")
-        launch.barrier.arrive(_where())
-
-
 class _Atomic:
     """The stock operations. Each is indivisible here as only one thread runs; each orders like acquire and release."""
 
@@ -496,6 +493,7 @@ class _Atomic:
             me.touch(address, True, atomic=True)
             me.acquire(address)
             me.release(address)
+            me.launch.wrote()
             return plain(array._array, index, *values)
 
         return operation
@@ -510,11 +508,13 @@ class Module(_kernelapi.FakeCUDAModule):
 
     def __init__(self, grid: tuple, block: tuple) -> None:
         super().__init__(grid, block, 0)
-        self._cg, self._atomic, self.concurrent = _Grid(), _Atomic(), cuda.concurrent
+        self._atomic, self.concurrent = _Atomic(), cuda.concurrent
         self._shared = SimpleNamespace(
             array=lambda shape, dtype, alignment=16: getcurrent().block.shared(shape, dtype, _where())
         )
-        self._local = SimpleNamespace(array=lambda shape, dtype, alignment=16: Local(aligned(shape, _dtype(dtype))))
+        self._local = SimpleNamespace(
+            array=lambda shape, dtype, alignment=16: Local(poisoned(np.empty(shape, _dtype(dtype))))
+        )
 
     def syncthreads(self) -> None:
         getcurrent().block.barrier.arrive(_where())
@@ -522,21 +522,27 @@ class Module(_kernelapi.FakeCUDAModule):
     def syncwarp(self, mask=0xFFFFFFFF) -> None:
         _lanes(None, mask, "syncwarp", _where(), True)
 
-    def shfl_sync(self, mask, value, source):
-        return self._pick(_lanes(value, mask, "shfl_sync", _where(), False), int(source) % WARP, value)
-
     def shfl_xor_sync(self, mask, value, lanes):
-        return self._pick(_lanes(value, mask, "shfl_xor_sync", _where(), False), getcurrent().lane ^ int(lanes), value)
-
-    def _pick(self, given: dict, source: int, own):
-        """What a lane brought. From one that takes no part it is undefined: a NaN, where there is one."""
-        me = getcurrent()
-        lost = type(own)(np.nan) if isinstance(own, np.floating) and source < WARP else own
-        return given.get(me.number - me.lane + source, lost) if source < WARP else own
+        """What that lane brings; from one that takes no part it is undefined: a NaN, where there is one."""
+        given, me = _lanes(value, mask, "shfl_xor_sync", _where(), False), getcurrent()
+        lost = type(value)(np.nan) if isinstance(value, np.floating) else value
+        return given.get(me.number - me.lane + (me.lane ^ int(lanes)), lost)
 
 
 # ---------------------------------------------------------------------------------------------------- on the host
 _launching = threading.RLock()
+
+
+def _argument(given, copies: list):
+    """What a kernel gets for an argument; the host's arrays are copied there, and noted so that they can be back."""
+    if isinstance(given, tuple):
+        parts = [_argument(part, copies) for part in given]
+        return type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)
+    if isinstance(given, np.ndarray) and given.ndim:
+        copies.append((given, aligned(given.shape, given.dtype)))
+        copies[-1][1][...] = given
+        return Memory(copies[-1][1])
+    return Memory(given._ary) if isinstance(given, _devicearray.FakeCUDAArray) else given
 
 
 class Configured:
@@ -552,10 +558,10 @@ class Configured:
         if most is not None and int(np.prod(self.block)) > most:
             raise ValueError(f"blocks of {np.prod(self.block)} threads; the launch bounds say {most}")
         with _launching:
-            arrays = [(a, cuda.to_device(a)) if isinstance(a, np.ndarray) and a.ndim else (None, a) for a in arguments]
-            seen = [Memory(a._ary) if isinstance(a, _devicearray.FakeCUDAArray) else a for _, a in arrays]
-            launch = Launch(self.kernel.fn, self.grid, self.block, self.dynamic, seen)
-            launch.module, launch.swapped = Module(self.grid, self.block), {}
+            copies: list[tuple] = []
+            inside = [_argument(argument, copies) for argument in arguments]
+            launch = Launch(self.kernel.fn, self.grid, self.block, self.dynamic, inside)
+            launch.module, launch.swapped, launch.undo = Module(self.grid, self.block), set(), []
             try:
                 _swap(launch, self.kernel.fn)
                 with np.errstate(all="ignore"):
@@ -563,33 +569,55 @@ class Configured:
                         thread.gr_context = contextvars.copy_context()
                     launch.run()
             finally:
-                for names, originals in launch.swapped.values():
-                    names.update(originals)
-            for host, copy in arrays:
-                if host is not None:
-                    host[...] = copy._ary
+                for restore, *what in launch.undo:
+                    restore(*what)
+            for host, copy in copies:
+                host[...] = copy
 
 
 _SCALARS = {name: getattr(np, name) for name in ("float16", "float32", "float64")}
 _SCALARS |= {f"{kind}{bits}": getattr(np, f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 
 
-def _swap(launch: Launch, function) -> None:
-    """Put the kernel's ``cuda`` in the place of the module in a function's globals, once a launch.
+def _number(self, *arguments):
+    """What Numba's scalar types do when they are called: of a number make NumPy's scalar; of types, a signature."""
+    is_signature = not arguments or isinstance(arguments[0], types.Type)
+    return types.Type.__call__(self, *arguments) if is_signature else _SCALARS[self.name](*arguments)
 
-    And NumPy's scalar types in the place of Numba's, which kernels call so often that it tells.
-    """
+
+def _inside(launch: Launch, value):
+    """What a kernel finds in the place of a value of a name."""
+    if value is cuda:
+        return launch.module
+    if isinstance(value, types.Number):  # called so often that it tells
+        return _SCALARS[value.name]
+    if isinstance(value, _kernel.FakeCUDAKernel):
+        _swap(launch, value.fn)
+        return value.fn
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_inside(launch, part) for part in value))
+    return value
+
+
+def _swap(launch: Launch, function) -> None:
+    """Have the names of a function, its module's and those that it captures, mean what they do in a kernel."""
     names = function.__globals__
     if id(names) not in launch.swapped:
-        replaced = {key: launch.module for key, value in names.items() if value is cuda}
-        numbers = {key: value for key, value in names.items() if isinstance(value, (types.Float, types.Integer))}
-        replaced |= {key: _SCALARS[value.name] for key, value in numbers.items()}
-        launch.swapped[id(names)] = names, {key: names[key] for key in replaced}
-        names.update(replaced)
+        launch.swapped.add(id(names))
+        for key, value in list(names.items()):
+            if (inside := _inside(launch, value)) is not value:
+                launch.undo.append((names.__setitem__, key, value))
+                names[key] = inside
+    for cell in function.__closure__ or ():
+        if id(cell) not in launch.swapped:
+            launch.swapped.add(id(cell))
+            if (inside := _inside(launch, value := cell.cell_contents)) is not value:
+                launch.undo.append((setattr, cell, "cell_contents", value))
+                cell.cell_contents = inside
 
 
 def _call(self, *arguments):
-    """A device function inside a kernel."""
+    """A device function that `_swap` has not found, inside a kernel."""
     me = getcurrent()
     if not isinstance(me, Thread):
         raise TypeError("a kernel is launched as kernel[grid, block](...), and a device function is called in one")
@@ -643,12 +671,6 @@ def _device_array(shape, dtype=np.float64, strides=None, order="C", stream=0):
     return made
 
 
-def _to_device(array, stream=0, copy=True, to=None):
-    target = _device_array(array.shape, array.dtype) if to is None else to
-    target._ary[...] = array
-    return target
-
-
 def _interface(array) -> dict:
     """``__cuda_array_interface__``: here the host's memory stands for the device's."""
     ary = array._ary
@@ -678,6 +700,7 @@ def install() -> None:
     if not config.ENABLE_CUDASIM:
         raise RuntimeError("set NUMBA_ENABLE_CUDASIM=1 before Python starts")
     seed(settings.seed)
+    types.Number.__call__ = _number
     kernel = _kernel.FakeCUDAKernel
     kernel.__call__ = _call
     kernel.__getitem__ = lambda self, configuration: Configured(self, *configuration)
@@ -685,7 +708,6 @@ def install() -> None:
     cuda.jit = _api.jit = _jit
     cuda.concurrent = Concurrent()
     cuda.device_array = _devicearray.device_array = _device_array
-    cuda.to_device = _devicearray.to_device = _to_device
     cuda.as_cuda_array = _as_cuda_array
     _devicearray.FakeCUDAArray.__cuda_array_interface__ = property(_interface)
     _devices.FakeCUDAContext.get_memory_info = _memory_info

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -21,27 +20,26 @@ else:
 
 
 @pytest.fixture(autouse=True)
-def small_plans(monkeypatch):
-    """Blocks of few threads and small tiles, where a test has no others: each thread is one of Python's."""
-    from test_large import BLOCKS, THREADS, small_tiles
+def small_layouts(monkeypatch):
+    """Few threads share out the work, where a test says nothing else: each is one of Python's."""
+    from paths import laid_out
 
-    from fastmlp.kernels.cuda import inference, large, large_plan
+    from fastmlp.kernels.cuda import launch
 
-    @lru_cache
-    def plan(network, job, batch, inputs, multiprocessors, **given):
-        given |= {"tiles": small_tiles(network.dtype), "threads": THREADS}
-        return large_plan.plan(network, job, batch, inputs, min(multiprocessors, BLOCKS), **given)
-
-    for module in (large, inference):
-        monkeypatch.setattr(module, "plan_for", plan)
+    monkeypatch.setattr(launch, "ELEMENT_THREADS", 32)
+    monkeypatch.setattr(launch, "ELEMENT_BLOCKS", 1)
+    with laid_out():
+        yield
 
 
 @pytest.fixture(autouse=True)
 def schedule():
     """The same schedules in every run, unless FASTMLP_CUDA_SEED asks for others."""
     seed = int(os.environ.get("FASTMLP_CUDA_SEED", "0"))
+    from paths import set_gpu
+
     cuda_simulator.seed(seed)
     before = vars(cuda_simulator.settings).copy()
-    cuda_simulator.settings.multiprocessors = 4  # so that grids stay small
+    set_gpu(multiprocessors=3)  # so that grids stay small
     yield
-    vars(cuda_simulator.settings).update(before)
+    set_gpu(**before)

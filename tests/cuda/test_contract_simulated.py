@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from paths import PATHS, forced
+from paths import PATHS, laid_out
 from problems import DTYPES, OUTPUT_LOSSES, RULES, SHAPES, option_product, pixels, random_parameters, random_problem
 from test_contract import (  # noqa: F401  the tests among them are collected from here as well
     HIDDEN,
@@ -62,7 +62,7 @@ def test_epochs(compiled, hidden, path):
             SHAPES[i % len(SHAPES)], hidden, output, loss, bias=bias, dtype=dtype, l2=l2, **pixels(inputs)
         )
         problem = random_problem(network, 7, i, inputs, labels=bool(i // 3 % 2))
-        with forced(path):
+        with laid_out(path):
             check_epochs(
                 compiled, problem, rule, batch_size, f"{network} X {inputs} {path}", epochs=1, composition=i % 3 == 0
             )
@@ -74,7 +74,7 @@ def test_batch_sizes(compiled, batch_size, rule, path):
     """One by one, the last one short, and more than there are."""
     network = Network.build((9, 5, 3), "tanh", dtype="float64")
     problem = random_problem(network, 9, labels=batch_size > 1)
-    with forced(path):
+    with laid_out(path):
         check_epochs(compiled, problem, rule, batch_size, f"{network} {path}", epochs=1, composition=False)
 
 

@@ -8,6 +8,7 @@ import cuda_simulator
 import numpy as np
 import pytest
 from numba import cuda
+from paths import set_gpu
 from problems import RULES, random_parameters, random_problem
 
 from fastmlp import Adam, Mlp, Sgd, kernels
@@ -106,6 +107,7 @@ def test_auto_takes_the_gpu_for_large_networks_by_the_rule(monkeypatch):
 
 
 def test_what_info_tells():
+    set_gpu(multiprocessors=4)
     told = backend.describe()
     assert told["gpu"] == "concurrent simulator, number 0"
     assert "4 multiprocessors, compute capability 9.0, 227.0 KiB of shared memory a block" in told["gpu has"]
@@ -197,10 +199,12 @@ def test_blocks_that_wait_for_one_another_must_all_fit():
     cuda_simulator.settings.multiprocessors = 4
 
     @cuda.jit
-    def meet():
-        cuda.cg.this_grid().sync()
+    def meet(counter):
+        cuda.concurrent.release_add(counter, 0, 1)
+        while cuda.concurrent.load_acquire(counter, 0) < 8:
+            pass
 
-    here.launch(meet, 4, 2, (), stream, together=True)
+    here.launch(meet, 4, 2, (memory.zeros(1, np.uint32),), stream, together=True)
     with pytest.raises(
         RuntimeError, match=r"5 blocks of 2 threads that wait for one another .*: 4 run at the same time"
     ):
