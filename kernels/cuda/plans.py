@@ -84,7 +84,7 @@ def shapes(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, di
 def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
     """What a step takes, roughly: instructions and loads of the first layer, its sums, and the exchange."""
     threads, units, together = c["GROUPS"] * c["SPAN"], c["UNITS"], samples_together(c["UNITS"], batch)
-    warps, held = max(1.0, threads / 128), -(-batch // together) * together
+    warps, held = max(3.0, threads / 128), -(-batch // together) * together
     forward = held / together * (vectors * together * (units * 4 + 4) + 4 * units * together + 40)
     backward = batch * (vectors * (units * 4 + 4) + 2 * units + 8)
     loads = 2 * held * vectors * threads / 32 * 4
