@@ -15,9 +15,9 @@ What a GPU leaves undefined is made visible:
 - an asynchronous copy lands at the wait for it, and touching its target before that is a race.
 
 Use: ``install()`` first of all, with NUMBA_ENABLE_CUDASIM=1; then ``settings`` says how kernels run. Inside a kernel
-``cuda`` has ``threadIdx``, ``blockIdx``, ``blockDim``, ``gridDim``, ``grid``, ``gridsize``, ``shared.array``,
-``local.array``, ``syncthreads``, ``syncwarp``, ``shfl_xor_sync`` and ``atomic``, and ``cuda.concurrent`` (a
-`Concurrent`), from which the plain-Python meanings of inline PTX are made.
+``cuda`` has ``threadIdx``, ``blockIdx``, ``laneid``, ``grid``, ``gridsize``, ``shared.array``, ``local.array``,
+``syncthreads``, ``syncwarp``, ``shfl_xor_sync`` and ``atomic``, and ``cuda.concurrent`` (a `Concurrent`), from which
+the plain-Python meanings of inline PTX are made.
 """
 
 import contextvars
@@ -135,6 +135,9 @@ class Local:
             self._place(index)
         self._array[index] = value
 
+    def view(self, dtype):
+        return type(self)(self._array.view(_dtype(dtype)))
+
 
 class Memory(Local):
     """An array that threads share: an access may let others run first, and must be ordered with theirs."""
@@ -173,13 +176,9 @@ class Thread(greenlet):
         self.committed: list[list[tuple]] = []
 
     def _run(self) -> None:
-        try:
-            self.launch.function(*self.launch.arguments)
-            if self.copies or any(self.committed):
-                raise AssertionError("the thread ends with asynchronous copies that it never waited for")
-        except Exception as error:
-            error.add_note(f"in {self.name()}, seed {settings.seed}")
-            raise
+        self.launch.function(*self.launch.arguments)
+        if self.copies or any(self.committed):
+            raise AssertionError("the thread ends with asynchronous copies that it never waited for")
 
     def touch(self, address: int, write: bool, atomic: bool = False) -> None:
         """Before an access to memory: perhaps let others run, then see that it is ordered."""
@@ -211,7 +210,7 @@ class Thread(greenlet):
         """Back among those who can run."""
         self.left = self.launch.patience()
         self.launch.ready.append(self)
-        self.launch.next().switch()
+        self.launch.hub.switch()
 
     def poll(self, address: int, where: tuple) -> None:
         """Before it looks whether another thread has written there.
@@ -224,7 +223,7 @@ class Thread(greenlet):
         if self.version == launch.version and self.looks[address] == 2:
             self.waits = f"waiting at {where}"
             launch.polling.append(self)
-            launch.next().switch()
+            launch.hub.switch()
             self.waits = ""
         if self.version != launch.version:
             self.version, self.looks = launch.version, Counter()
@@ -276,7 +275,7 @@ class Meeting:
             if orders and launch.races:
                 join(here)
             launch.ready.extend(here)
-        launch.next().switch()
+        launch.hub.switch()
         me.waits = ""
         return values
 
@@ -354,24 +353,26 @@ class Launch:
             raise Deadlock(f"{what} with {len(self.blocks)} blocks; {settings.multiprocessors} are resident at once")
 
     def run(self) -> None:
-        """Run until all threads have ended: whoever has to wait switches to the next, and who ends, back to here."""
+        alive = len(self.threads)
         try:
-            while self.ready:
-                self.next().switch()
-            ended = sum(thread.dead for thread in self.threads)
-            if ended < len(self.threads):
-                places = Counter(thread.waits or "running" for thread in self.threads if not thread.dead)
-                waiting = "; ".join(f"{n} {where}" for where, n in places.items())
-                raise Deadlock(f"nobody can go on: {ended} threads have ended; {waiting}")
+            while alive:
+                if not self.ready:
+                    raise Deadlock("nobody can go on: " + self._waiting())
+                thread = self._next()
+                try:
+                    thread.switch()
+                except Exception as error:
+                    error.add_note(f"in {thread.name()}, seed {settings.seed}")
+                    raise
+                if thread.dead:
+                    alive -= 1
         finally:
             for thread in self.threads:
                 if thread and not thread.dead:
                     thread.throw(GreenletExit)
 
-    def next(self) -> greenlet:
-        """Anyone who can run, rather not of the slow block; where nobody can, whoever runs the launch."""
-        if not self.ready:
-            return self.hub
+    def _next(self) -> Thread:
+        """Anyone who can run, rather not of the slow block."""
         ready, random = self.ready, self.rng.random
         if random() < 0.0005:
             self.slow = self.rng.choice(self.blocks)
@@ -387,6 +388,11 @@ class Launch:
         self.version += 1
         self.ready += self.polling
         self.polling.clear()
+
+    def _waiting(self) -> str:
+        ended = sum(thread.dead for thread in self.threads)
+        places = Counter(thread.waits or "running" for thread in self.threads if not thread.dead)
+        return f"{ended} threads have ended; " + "; ".join(f"{n} {where}" for where, n in places.items())
 
 
 # ----------------------------------------------------------------------------------------------- inside of a kernel
@@ -498,6 +504,7 @@ class Module(_kernelapi.FakeCUDAModule):
 
     threadIdx = property(lambda self: getcurrent().threadIdx)
     blockIdx = property(lambda self: getcurrent().blockIdx)
+    laneid = property(lambda self: getcurrent().lane)
 
     def __init__(self, grid: tuple, block: tuple) -> None:
         super().__init__(grid, block, 0)
