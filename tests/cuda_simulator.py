@@ -15,9 +15,9 @@ What a GPU leaves undefined is made visible:
 - an asynchronous copy lands at the wait for it, and touching its target before that is a race.
 
 Use: ``install()`` first of all, with NUMBA_ENABLE_CUDASIM=1; then ``settings`` says how kernels run. Inside a kernel
-``cuda`` has ``threadIdx``, ``blockIdx``, ``laneid``, ``grid``, ``gridsize``, ``shared.array``, ``local.array``,
-``syncthreads``, ``syncwarp``, ``shfl_xor_sync`` and ``atomic``, and ``cuda.concurrent`` (a `Concurrent`), from which
-the plain-Python meanings of inline PTX are made.
+``cuda`` has ``threadIdx``, ``blockIdx``, ``blockDim``, ``gridDim``, ``grid``, ``gridsize``, ``shared.array``,
+``local.array``, ``syncthreads``, ``syncwarp``, ``shfl_xor_sync`` and ``atomic``, and ``cuda.concurrent`` (a
+`Concurrent`), from which the plain-Python meanings of inline PTX are made.
 """
 
 import contextvars
@@ -134,9 +134,6 @@ class Local:
         if self._stride is None or not 0 <= whole(index) < self._size:
             self._place(index)
         self._array[index] = value
-
-    def view(self, dtype):
-        return type(self)(self._array.view(_dtype(dtype)))
 
 
 class Memory(Local):
@@ -504,7 +501,6 @@ class Module(_kernelapi.FakeCUDAModule):
 
     threadIdx = property(lambda self: getcurrent().threadIdx)
     blockIdx = property(lambda self: getcurrent().blockIdx)
-    laneid = property(lambda self: getcurrent().lane)
 
     def __init__(self, grid: tuple, block: tuple) -> None:
         super().__init__(grid, block, 0)

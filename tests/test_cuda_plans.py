@@ -45,7 +45,6 @@ def test_persistent_layouts_keep_to_the_limits(sizes, inputs, gpu):
             assert plan["BLOCKS"] * plan["GROUPS"] * plan["UNITS"] >= sizes[1]
             assert (plan["BLOCKS"] - 1) * plan["GROUPS"] * plan["UNITS"] < sizes[1]  # no block is idle
             assert batch <= plan["GROUPS"] * plan["SPAN"] <= 1024
-            assert plans.samples_bytes(network, given(batch, inputs)) < GPUS[gpu].shared_memory
 
 
 @pytest.mark.parametrize("gpu", GPUS)

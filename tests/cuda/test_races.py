@@ -85,7 +85,7 @@ PLANTED = {
         (r"cuda\.syncthreads\(\)", "pass"),
         (r"(?m)^( +)wait_copies\(\)", r"\1pass"),
         (r"(?m)^( +)commit_copies\(\)", r"\1pass"),
-        (r"while tag\[k\] != wanted", "while False"),  # the words' tags
+        (r"\btag \^ wanted", "uint32(0)"),  # the words' tags
         (r"uint32\(step \+ 1\)", "uint32(1)"),
         (r"remainder\(step, 2\)", "int32(0)"),  # the halves of words, samples and their numbers
         (r"\b1 - half", "half"),
