@@ -123,9 +123,7 @@ class Pass(NamedTuple):
     rows: int  #: samples of a part
 
 
-def all_samples(
-    network: Network, job: str, parameters: Any, X: Any, Y: Any, queue: Queue, **results: Any
-) -> Pass:
+def all_samples(network: Network, job: str, parameters: Any, X: Any, Y: Any, queue: Queue, **results: Any) -> Pass:
     """A job that takes each sample once, in their order: "feedforward", "predict", "evaluate" or "gradient"."""
     n, T = X.size // network.sizes[0], np.dtype(network.dtype)
     labels = Y is not None and np.dtype(Y.dtype) == np.int32
@@ -137,7 +135,11 @@ def all_samples(
     none = memory.scratch(*queue, "nothing", 1, T)
     losses = memory.empty(-(-n // rows), T, "the losses")
     order = memory.scratch(*queue, "all samples", n, np.int32)
-    values = memory.empty(n * (k.module.BEFORE[-1] + k.module.WIDTHS[-1]), T, "the activations") if job == "feedforward" else None
+    values = (
+        memory.empty(n * (k.module.BEFORE[-1] + k.module.WIDTHS[-1]), T, "the activations")
+        if job == "feedforward"
+        else None
+    )
     if values is not None:
         results["values"] = values
     count_up(order, queue)
@@ -167,7 +169,9 @@ def update_weights(rule: Rule, parameters: Any, gradients: Any, slots: Any, step
     T = np.dtype(parameters.dtype)
     of_rule = (T.type(getattr(rule, name)) for name in Numbers._fields[:5])
     h = Hyperparameters(*of_rule, *memory.corrections(rule, step, 1, T))
-    over_elements(element_kernel("update_weights", rule.kind), parameters.size, (parameters, gradients, slots, h), queue)
+    over_elements(
+        element_kernel("update_weights", rule.kind), parameters.size, (parameters, gradients, slots, h), queue
+    )
 
 
 def is_finite(array: Any, queue: Queue) -> bool:

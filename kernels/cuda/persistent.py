@@ -27,7 +27,7 @@ from fastmlp.kernels.cuda.instructions import (
     send_double,
     wait_copies,
 )
-from fastmlp.kernels.cuda.plans import lanes
+from fastmlp.kernels.cuda.plans import lanes, samples_together
 from fastmlp.kernels.cuda.rows import row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
@@ -76,8 +76,8 @@ PER_COPY = 16 // ITEMSIZE  # inputs in 16 bytes
 ROW = -(-(INPUT_VECTORS + 1) * VECTOR // PER_COPY) * PER_COPY  # of a sample: its inputs, then zeros, a vector or more
 WHOLE = INPUTS % PER_COPY == 0  # whether samples can be copied 16 bytes at a time
 COPIES = INPUTS // PER_COPY if WHOLE else INPUTS
-TOGETHER = min(8 // UNITS, 1 << (BATCH.bit_length() - 1))  # samples that a thread multiplies at once
-COUNT = UNITS * TOGETHER  # sums of a thread then: a power of two up to 8
+TOGETHER = samples_together(UNITS, BATCH)  # samples that a thread multiplies at once
+COUNT = UNITS * TOGETHER  # sums of a thread then
 HELD = -(-BATCH // TOGETHER) * TOGETHER  # samples that there is room for
 SAMPLES_SIZE = HELD * ROW
 HIDDEN_SIZE = HELD * BLOCK_UNITS
@@ -108,27 +108,6 @@ TWO_SAMPLES = 2 * BATCH
 hidden_activation = activation(ACTIVATION)
 step_of = update(RULE)
 row = row_functions(DTYPE, OUTPUTS, (OUTPUT, LOSS), LABELS)
-
-
-@cuda.jit(device=True, forceinline=True)
-def shared_out(low, high, bit, lane):
-    """A lane and its partner, ``bit`` away, add up two numbers of each: one keeps the first sum, the other the second."""
-    upper = int32(lane & bit) != 0
-    return (high if upper else low) + cuda.shfl_xor_sync(ALL_LANES, low if upper else high, bit)
-
-
-@cuda.jit(device=True, forceinline=True)
-def fold(z, lane):
-    """The sums over a warp of `COUNT` numbers of each lane: lane 0 has the first, lane 32 / COUNT the next, ..."""
-    if COUNT == 8:
-        for k in range(4):
-            z[k] = shared_out(z[k], z[k + 4], 16, lane)
-    if COUNT >= 4:
-        for k in range(2):
-            z[k] = shared_out(z[k], z[k + 2], 64 // COUNT, lane)
-    if COUNT >= 2:
-        z[0] = shared_out(z[0], z[1], 32 // COUNT, lane)
-    return row.total(z[0], 32 // COUNT)
 
 
 if INPUT_DTYPE != DTYPE or SCALED:
@@ -189,8 +168,7 @@ def feedforward(x, half, rows, w, sums, numbers):
     """Each warp's part of z = W₁ x, for the units of its group and `TOGETHER` samples at a time."""
     thread = own_thread()
     place, group, lane = remainder(thread, SPAN), quotient(thread, SPAN), remainder(thread, 32)
-    n = quotient(int32(lane * COUNT), 32)  # of the sum that this lane gets
-    mine = int32(quotient(place, 32) * HIDDEN_SIZE + quotient(n, UNITS) * BLOCK_UNITS + group * UNITS + remainder(n, UNITS))
+    mine = int32(quotient(place, 32) * HIDDEN_SIZE + group * UNITS)
     v, z = cuda.local.array(VECTOR, T), cuda.local.array(COUNT, T)
     for first in range(int32(0), rows, int32(TOGETHER)):
         for k in range(COUNT):
@@ -203,9 +181,10 @@ def feedforward(x, half, rows, w, sums, numbers):
                 for u in range(UNITS):
                     for q in range(VECTOR):
                         z[i * UNITS + u] += w[j * PIECE + u * VECTOR + q] * v[q]
-        total = fold(z, lane)
-        if remainder(lane, 32 // COUNT) == 0:
-            sums[int32(mine + first * BLOCK_UNITS)] = total
+        for k in range(COUNT):
+            z[k] = row.total(z[k], 32)
+            if lane == k:
+                sums[int32(mine + (first + k // UNITS) * BLOCK_UNITS + k % UNITS)] = z[k]
 
 
 @cuda.jit(device=True, forceinline=True)

@@ -68,7 +68,7 @@ def shapes(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, di
     vectors_of_row = -(-inputs // vector)
     for span in (32, 64, 96, 128, 160, 192, 224, 256):
         vectors = -(-vectors_of_row // span)
-        for units in (1, 2, 4, 8):
+        for units in (1, 2):
             numbers = units * vector * vectors * (2 + given.slots)
             if vectors > 4 or numbers * itemsize // 4 + OTHER_REGISTERS > REGISTERS:
                 continue
@@ -85,7 +85,7 @@ def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
     """What a step takes, roughly: instructions and loads of the first layer, its sums, and the exchange."""
     threads, units, together = c["GROUPS"] * c["SPAN"], c["UNITS"], samples_together(c["UNITS"], batch)
     warps, held = max(3.0, threads / 128), -(-batch // together) * together
-    forward = held / together * (vectors * together * (units * 4 + 4) + 4 * units * together + 40)
+    forward = held / together * (vectors * together * (units * 4 + 4) + 12 * units * together + 40)
     backward = batch * (vectors * (units * 4 + 4) + 2 * units + 8)
     loads = 2 * held * vectors * threads / 32 * 4
     turns = -(-batch * lanes(outputs) // threads) * -(-c["BLOCKS"] // 13)
@@ -94,7 +94,7 @@ def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
 
 def samples_together(units: int, batch: int) -> int:
     """Samples that a thread of the persistent kernel multiplies at once; ``TOGETHER`` there."""
-    return min(8 // units, 1 << (batch.bit_length() - 1))
+    return min(max(4 // units, 1), 1 << (batch.bit_length() - 1))
 
 
 def lanes(outputs: int) -> int:
@@ -192,15 +192,17 @@ class Tile(NamedTuple):
         return max(staged, self.ways(threads) * self.rows * self.columns)
 
     def cycles(self, k: int, itemsize: int) -> float:
-        """What a block takes for a tile of sums over k, roughly."""
-        ways = self.ways(TILE_THREADS)
+        """What a block takes for a tile of sums over k, roughly: of use to choose among tiles, not to foretell a time."""
+        ways, square = self.ways(TILE_THREADS), self.down * self.across
         warps = -(-ways * self.squares // 32)
-        sums, loads = self.down * self.across * 1.2 * max(1.0, warps / 4), (self.down + 0.4 * self.across) * warps
+        # Four k of a square: its products, the loads for them, the loop. A lone warp waits half of the time.
+        work = (4 * square + self.down + self.across + 10) / 4 * max(2.0, warps / 4)
+        loads = (self.down + 0.4 * self.across) * warps
         vectors = -(-(self.rows + self.columns) * self.depth * itemsize // 16 // TILE_THREADS)
         bytes_ = self.depth * (self.rows + self.columns) * itemsize
-        chunk = self.depth / ways * max(sums, loads) * itemsize / 4 + 150 + 35 * vectors
-        finishing = 300 + self.rows * self.columns / TILE_THREADS * (40 + 2 * ways)
-        return -(-k // self.depth) * max(chunk, bytes_ / BYTES, LATENCY / 2) + LATENCY + finishing
+        chunk = self.depth / ways * max(work, loads) * itemsize / 4 + 300 + 200 * vectors
+        finishing = 1000 + self.rows * self.columns / TILE_THREADS * (150 + 10 * ways)
+        return -(-k // self.depth) * max(chunk, bytes_ / BYTES) + 2 * LATENCY + finishing
 
 
 @lru_cache(maxsize=8)

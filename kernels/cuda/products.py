@@ -20,7 +20,6 @@ from fastmlp.kernels.cuda.instructions import (
     load_shared,
     quotient,
     remainder,
-    wait_copies,
     wait_older_copies,
 )
 from fastmlp.kernels.cuda.plans import PAD, STAGES, Tile
@@ -211,7 +210,10 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
                 for q in range(V):
                     for i in range(DOWN):
                         for j in range(ACROSS):
-                            x_at, y_at = q * DOWN + i if A_COLUMNS else i * V + q, q * ACROSS + j if B_COLUMNS else j * V + q
+                            x_at, y_at = (
+                                q * DOWN + i if A_COLUMNS else i * V + q,
+                                q * ACROSS + j if B_COLUMNS else j * V + q,
+                            )
                             sums[i * ACROSS + j] += x[x_at] * y[y_at]
 
     @cuda.jit(device=True, forceinline=True)
@@ -256,7 +258,6 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
                 multiply(thread, sums, pool, base, int32(end - k))
                 k, base = int32(k + DEPTH), int32(base + CHUNK)
                 base = int32(0) if base == ALL_STAGES else base
-        wait_copies()
         cuda.syncthreads()
         store(thread, sums, pool)
         cuda.syncthreads()

@@ -26,7 +26,17 @@ from fastmlp.kernels.cuda.toolkit import SIMULATED
 HERE = Path(__file__).parent
 
 #: What the text of a kernel calls; a change there makes every copy anew.
-CALLED = ("toolkit.py", "instructions.py", "functions.py", "rows.py", "products.py", "records.py", "../activations.py", "../losses.py", "../updates.py")
+CALLED = (
+    "toolkit.py",
+    "instructions.py",
+    "functions.py",
+    "rows.py",
+    "products.py",
+    "records.py",
+    "../activations.py",
+    "../losses.py",
+    "../updates.py",
+)
 
 _loaded: dict[str, ModuleType] = {}
 _lock = threading.RLock()  # re-entrant: a signal's handler may train, too

@@ -99,7 +99,9 @@ def up(n, size):
 @cuda.jit(device=True, forceinline=True)
 def own_numbers(source, data, layer, batch, lines):
     """The values or deltas with this number as an operand."""
-    return Operand(source, data.order, types.int64(batch) * BEFORE[layer], int32(WIDTHS[layer]), lines, int32(WIDTHS[layer]))
+    return Operand(
+        source, data.order, types.int64(batch) * BEFORE[layer], int32(WIDTHS[layer]), lines, int32(WIDTHS[layer])
+    )
 
 
 @cuda.jit(device=True, forceinline=True)
