@@ -5,9 +5,10 @@ instructions of the kernel's dtype (as `fastmlp.kernels.cpu.vectors` does for ve
 conversion, and a choice is a choice and no branch. In the simulator it is called with NumPy's scalars.
 """
 
+from collections import namedtuple
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES
 __all__ = ["Hyperparameters", "activation", "activations", "loss", "loss_delta", "update"]
 
 #: What a rule's formula finds in ``h``: a float each, in the order of `fastmlp.kernels.updates.HYPERPARAMETERS`.
-Hyperparameters = NamedTuple("Hyperparameters", [(name, Any) for name in HYPERPARAMETERS])  # type: ignore[misc]
+Hyperparameters: Any = namedtuple("Hyperparameters", HYPERPARAMETERS)
 
 
 class Number:
@@ -232,7 +233,7 @@ def update(kind: str) -> Any:
 
     def step(typingctx, w, k, slots, s, stride, g, h):
         def generate(context, builder, signature, arguments):
-            w, k, slots, s, stride, g, h = arguments
+            _, k, _, s, stride, g, h = arguments
             m = DeviceMath(builder, context.get_data_type(signature.args[0].dtype))
 
             def place(array: int, index: Any, kind: Any) -> Any:

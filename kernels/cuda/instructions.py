@@ -27,7 +27,6 @@ __all__ = [
     "arrive",
     "commit_copies",
     "copy_async",
-    "load_global",
     "load_shared",
     "quotient",
     "receive",
@@ -35,8 +34,6 @@ __all__ = [
     "remainder",
     "send",
     "send_double",
-    "store_global",
-    "store_shared",
     "wait_copies",
     "wait_older_copies",
 ]
@@ -131,8 +128,8 @@ if not SIMULATED:
     send_double = ptx(
         "send_double",
         "Put a float64 and its tag into two words.",
-        "{ .reg .b64 w; .reg .b32 lo, hi; mov.b64 {lo, hi}, $1; mov.b64 w, {lo, $2}; st.relaxed.gpu.global.b64 [$0], w; "
-        "mov.b64 w, {hi, $2}; st.relaxed.gpu.global.b64 [$0+8], w; }",
+        "{ .reg .b64 w; .reg .b32 lo, hi; mov.b64 {lo, hi}, $1; mov.b64 w, {lo, $2}; "
+        "st.relaxed.gpu.global.b64 [$0], w; mov.b64 w, {hi, $2}; st.relaxed.gpu.global.b64 [$0+8], w; }",
         "l,d,r,~{memory}",
         types.void,
         [GLOBAL, F64, U32],
@@ -203,67 +200,21 @@ if not SIMULATED:
 
         return n(n), generate
 
-    def _vector(builder, pointer: ir.Value) -> tuple[ir.Value, int]:
-        """A pointer to a vector of 16 bytes where that pointer to a float points, and its lanes."""
-        lanes = 2 if isinstance(pointer.type.pointee, ir.DoubleType) else 4
-        kind = ir.VectorType(pointer.type.pointee, lanes)
-        return builder.bitcast(pointer, kind.as_pointer(pointer.type.addrspace)), lanes
-
-    def _loader(space: int):
-        def typing(typingctx, array, index):
-            lanes = 16 // (array.dtype.bitwidth // 8)
-
-            def generate(context, builder, signature, arguments):
-                array, index = zip(signature.args, arguments, strict=True)
-                pointer, _ = _vector(builder, _pointer(context, builder, array, index, space))
-                vector = builder.load(pointer)
-                vector.align = 16
-                parts = [builder.extract_element(vector, ir.Constant(ir.IntType(32), i)) for i in range(lanes)]
-                return context.make_tuple(builder, signature.return_type, parts)
-
-            return types.UniTuple(array.dtype, lanes)(array, index), generate
-
-        return typing
-
-    def _storer(space: int):
-        def typing(typingctx, array, index, values):
-            def generate(context, builder, signature, arguments):
-                array, index, _ = zip(signature.args, arguments, strict=True)
-                pointer, lanes = _vector(builder, _pointer(context, builder, array, index, space))
-                vector = ir.Constant(pointer.type.pointee, ir.Undefined)
-                for i in range(lanes):
-                    part = builder.extract_value(arguments[2], i)
-                    vector = builder.insert_element(vector, part, ir.Constant(ir.IntType(32), i))
-                store = builder.store(vector, pointer)
-                store.align = 16
-                return context.get_dummy_value()
-
-            return types.void(array, index, values), generate
-
-        return typing
-
-    _load_shared, _load_global = _loader(SHARED), _loader(GLOBAL)
-    _store_shared, _store_global = _storer(SHARED), _storer(GLOBAL)
-
     @intrinsic
     def load_shared(typingctx, array, index):
         """A vector of shared memory."""
-        return _load_shared(typingctx, array, index)
+        lanes = 16 // (array.dtype.bitwidth // 8)
 
-    @intrinsic
-    def load_global(typingctx, array, index):
-        """A vector of global memory."""
-        return _load_global(typingctx, array, index)
+        def generate(context, builder, signature, arguments):
+            array, index = zip(signature.args, arguments, strict=True)
+            element = _pointer(context, builder, array, index, SHARED)
+            kind = ir.VectorType(element.type.pointee, lanes)
+            vector = builder.load(builder.bitcast(element, kind.as_pointer(SHARED)))
+            vector.align = 16
+            parts = [builder.extract_element(vector, ir.Constant(ir.IntType(32), i)) for i in range(lanes)]
+            return context.make_tuple(builder, signature.return_type, parts)
 
-    @intrinsic
-    def store_shared(typingctx, array, index, values):
-        """Put a vector, given as a tuple, into shared memory."""
-        return _store_shared(typingctx, array, index, values)
-
-    @intrinsic
-    def store_global(typingctx, array, index, values):
-        """Put a vector, given as a tuple, into global memory."""
-        return _store_global(typingctx, array, index, values)
+        return types.UniTuple(array.dtype, lanes)(array, index), generate
 
 else:
 
@@ -327,16 +278,6 @@ else:
         """A vector of shared memory."""
         cuda.concurrent.check_aligned(array, index, 16)
         return tuple(array[int(index) + i] for i in range(16 // array.dtype.itemsize))
-
-    load_global = load_shared
-
-    def store_shared(array, index, values):
-        """Put a vector, given as a tuple, into shared memory."""
-        cuda.concurrent.check_aligned(array, index, 16)
-        for i, value in enumerate(values):
-            array[int(index) + i] = value
-
-    store_global = store_shared
 
 
 @cuda.jit(device=True, forceinline=True)

@@ -1,4 +1,4 @@
-"""Kernels chosen, compiled and launched. All arrays are on the device, and flat; results go into arrays that are given."""
+"""Kernels chosen, compiled and launched. All arrays are on the device, and flat; results go into given arrays."""
 
 from functools import lru_cache
 from types import ModuleType
@@ -53,8 +53,8 @@ def gpu_of(device: Device) -> Gpu:
 def numbers_of(network: Network, rule: Rule) -> Numbers:
     """The numbers of a launch, in the network's dtype."""
     T = np.dtype(network.dtype).type
-    of_rule = (T(getattr(rule, name)) for name in Numbers._fields[:5])
-    return Numbers(*of_rule, T(network.input_scale), T(network.input_shift), T(network.l2))
+    of_rule = [T(getattr(rule, name)) for name in Numbers._fields[:5]]
+    return Numbers._make([*of_rule, T(network.input_scale), T(network.input_shift), T(network.l2)])
 
 
 def plan(network: Network, given: Given, device: Device) -> tuple[str, dict[str, Any]]:
@@ -90,7 +90,7 @@ def launch_persistent(kernel: Kernel, network: Network, rule: Rule, arrays: Arra
 def launch_tiled(
     kernel: Kernel, network: Network, rule: Rule, arrays: Arrays, batch: int, queue: Queue, **results: Any
 ) -> None:
-    """Launch the tiled kernel; ``results`` are the arrays of its `fastmlp.kernels.cuda.records.Scratch` that the caller wants."""
+    """Launch the tiled kernel; ``results`` are arrays that the caller wants filled in place of the `Scratch`'s own."""
     device, stream = queue
     k, T = kernel.module, np.dtype(network.dtype)
     between = batch * (k.BEFORE[-1] + k.WIDTHS[-1])

@@ -83,7 +83,7 @@ SAMPLES_SIZE = HELD * ROW
 HIDDEN_SIZE = HELD * BLOCK_UNITS
 SUMS_SIZE = WARPS * HIDDEN_SIZE
 LOGITS = BATCH * OUTPUTS
-# Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs, biases of its units.
+# Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs and of its units.
 OUTPUT_BIASES = BLOCK_UNITS * OUTPUTS
 UNIT_BIASES = OUTPUT_BIASES + OUTPUTS
 SMALL = UNIT_BIASES + BLOCK_UNITS
@@ -142,7 +142,7 @@ def vector_at(place, j):
 
 @cuda.jit(device=True, forceinline=True)
 def own_thread():
-    """This thread's number, worked with afresh in each phase: its places would fill the registers from step to step."""
+    """The thread's number, taken afresh in each phase: what follows from it would fill registers from step to step."""
     return afresh(int32(cuda.threadIdx.x))
 
 
@@ -204,7 +204,7 @@ def activate(sums, small, a, slope, rows):
 
 @cuda.jit(device=True, forceinline=True)
 def send_logits(a, small, words, rows, step):
-    """This block's part of all logits."""
+    """The block's part of all logits, to all blocks."""
     where = int32((remainder(step, 2) * BLOCKS + cuda.blockIdx.x) * LOGITS)
     thread = own_thread()
     for turn in range(LOGIT_ROUNDS):
@@ -219,7 +219,7 @@ def send_logits(a, small, words, rows, step):
 
 @cuda.jit(device=True, forceinline=True)
 def receive_logit(words, e, step):
-    """One logit: the sum of all blocks' parts, in their order. Many words are asked for at once, until all are there."""
+    """One logit: the sum of all blocks' parts, in their order. Words are asked for together until all are there."""
     value = cuda.local.array(ASKED, T)
     where, z, wanted = int32(remainder(step, 2) * BLOCKS * LOGITS + e), T(0), uint32(step + 1)
     for first in range(0, BLOCKS, ASKED):
@@ -239,7 +239,7 @@ def receive_logit(words, e, step):
 
 @cuda.jit(device=True, forceinline=True)
 def output(words, d, kept, sample, data, rows, step):
-    """d = ∂loss/∂logits. `ROW_LANES` threads share a row; the last block keeps logits and targets for `report`."""
+    """D = ∂loss/∂logits. `ROW_LANES` threads share a row; the last block keeps logits and targets for `report`."""
     thread = own_thread()
     own = remainder(thread, ROW_LANES)
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
@@ -291,7 +291,7 @@ def report(kept, totals, data, rows, step):
 
 @cuda.jit(device=True, forceinline=True)
 def backpropagation(d, small, slope, e, rows):
-    """e = W₂ᵀ d ∘ σ'(z) of this block's units."""
+    """E = W₂ᵀ d ∘ σ'(z) of this block's units."""
     thread = own_thread()
     for turn in range(HIDDEN_ROUNDS):
         k = int32(thread + turn * THREADS)
@@ -360,7 +360,7 @@ def update_first(x, half, rows, e, own, numbers, h):
 
 @cuda.jit(device=True, forceinline=True)
 def first_layer(data, w, state, store):
-    """This thread's weights of the first layer with their state, out of global memory or (``store``) back."""
+    """The thread's weights of the first layer with their state, out of global memory or (``store``) back."""
     thread = int32(cuda.threadIdx.x)
     unit = int32(cuda.blockIdx.x * BLOCK_UNITS + quotient(thread, SPAN) * UNITS)
     for j in range(VECTORS):
@@ -382,7 +382,7 @@ def first_layer(data, w, state, store):
 
 @cuda.jit(device=True, forceinline=True)
 def small_place(k):
-    """Where a small parameter lies among all, or -1 where it is none of this block's. The first has the outputs' biases."""
+    """Where a small parameter lies among all; -1 if it is none of this block's. The first has the outputs' biases."""
     first = int32(cuda.blockIdx.x * BLOCK_UNITS)
     if k < OUTPUT_BIASES:
         unit = int32(first + quotient(k, OUTPUTS))
@@ -414,8 +414,8 @@ def small_parameters(data, small, state, store):
 def epoch(data, numbers, words):
     """An epoch: a step for each `BATCH` samples of the order.
 
-    ``data`` are `fastmlp.kernels.cuda.records.Arrays`, ``numbers`` its `Numbers`; ``words`` uint64 [2 * BLOCKS * BATCH *
-    OUTPUTS * WORDS], zero. Shared memory given at the launch: 2 * SAMPLES_SIZE inputs.
+    ``data`` are `fastmlp.kernels.cuda.records.Arrays`, ``numbers`` its `Numbers`; ``words`` uint64
+    [2 * BLOCKS * LOGITS * WORDS], zero. Shared memory given at the launch: 2 * SAMPLES_SIZE inputs.
     """
     x = cuda.shared.array(0, INPUT_T)
     sums, a = cuda.shared.array(SUMS_SIZE, T), cuda.shared.array(HIDDEN_SIZE, T)

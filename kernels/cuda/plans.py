@@ -192,7 +192,7 @@ class Tile(NamedTuple):
         return max(staged, self.ways(threads) * self.rows * self.columns)
 
     def cycles(self, k: int, itemsize: int) -> float:
-        """What a block takes for a tile of sums over k, roughly: of use to choose among tiles, not to foretell a time."""
+        """What a block takes for a tile of sums over k, roughly: to choose among tiles, not to foretell a time."""
         ways, square = self.ways(TILE_THREADS), self.down * self.across
         warps = -(-ways * self.squares // 32)
         # Four k of a square: its products, the loads for them, the loop. A lone warp waits half of the time.

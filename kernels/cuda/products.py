@@ -6,9 +6,9 @@ Whatever is beyond an operand's limits counts as zero.
 
 Why it is fast: a thread keeps ``down`` x ``across`` sums in registers, so that a number from shared memory serves
 several products. Both operands are copied to shared memory as they lie, 16 bytes at a time, ``depth`` products in a
-*chunk*; while one chunk is multiplied out, the next two are on their way, and no register waits for them. A thread reads
-16 bytes at a time there, too: of an operand of rows four k of a row, of one of columns four rows at a k. Neighbouring
-threads have neighbouring rows (not each a row of its own `down` further on), which lie in different banks.
+*chunk*; while one chunk is multiplied out, the next two are on their way, and no register waits for them. A thread
+reads 16 bytes at a time there, too: of an operand of rows four k of a row, of one of columns four rows at a k.
+Neighbouring threads have neighbouring rows, which lie in different banks.
 """
 
 from typing import Any, NamedTuple
@@ -127,7 +127,7 @@ def staging(dtype: str, rows: int, depth: int, share: tuple[int, int], columns: 
         Whether the operand is of columns.
     lines : Lines
     """
-    T, V = (float32, 4) if dtype == "float32" else (float64, 2)
+    V = 4 if dtype == "float32" else 2
     THREADS, OWN = share
     ALONG = (rows if columns else depth) // V  # vectors of a line
     COUNT = rows * depth // V
