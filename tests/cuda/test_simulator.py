@@ -195,7 +195,7 @@ def test_an_index_outside_is_an_error(index):
 
     with pytest.raises(IndexError, match=rf"index {index} outside an array of \[4\]") as error:
         read[1, 1](np.zeros(4, np.float32))
-    assert error.value.__notes__ == ["in thread (0, 0, 0) of block (0, 0, 0), seed 0"]
+    assert error.value.__notes__ == [f"in thread (0, 0, 0) of block (0, 0, 0), seed {settings.seed}"]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
