@@ -33,6 +33,7 @@ __all__ = ["STEPS", "Step", "main"]
 
 MINUTES = 12.0
 LEAST = 5.0  #: seconds that must be left for a step to begin
+PROFILED = (5, 10_000)  #: batch sizes of the works that are profiled, one for each kernel
 GRACE = 10.0  #: seconds in which processes whose time is over may say what they have
 RECORD = "gpu-steps"  #: the result file that tells how the steps went
 COMPILING = 90.0  #: seconds that the steps wait for the compiler
@@ -67,6 +68,23 @@ def sanitized() -> Commands:
     }
 
 
+def profiled(out: Path) -> Commands:
+    """Nsight Compute's account of our kernel in some works, by part and by line; none where it is not installed."""
+    tool = shutil.which("ncu", path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
+    options = ["--clock-control", "none", "--set", "full", "--launch-skip", "1", "--launch-count", "1"]
+    options += ["--kernel-name", "regex:epoch", "--print-details", "all"]
+    pages = {"parts": ["--page", "details"], "lines": ["--page", "source", "--print-source", "sass", "--csv"]}
+    works = [index for index, (work, _) in enumerate(SUITES["gpu"].jobs) if work.batch_size in PROFILED]
+    return {
+        f"profile-{page}-{SUITES['gpu'].jobs[index][0].batch_size}": [
+            *(str(tool), *options, *asked),
+            *python("gpu_steps", "epochs", str(index)),
+        ]
+        for page, asked in pages.items()
+        for index in works * bool(tool)
+    }
+
+
 class Step(NamedTuple):
     """A step: what it does, its seconds at most, and from the folder of results to its processes."""
 
@@ -90,6 +108,7 @@ STEPS = {
     "5": measured("wider networks against PyTorch and JAX", 90, "gpu-networks", "measure", "gpu-networks"),
     "6": Step("compute-sanitizer on the small works", 90, lambda out: sanitized(), each=80),
     "7": measured("time to 97 and 98 % on MNIST", 90, gpu_steps.ACCURACY, "accuracy"),
+    "8": Step("where the cycles go, by Nsight Compute", 90, profiled, each=80),
 }
 
 

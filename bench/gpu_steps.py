@@ -21,6 +21,7 @@ import numpy as np
 
 from fastmlp import kernels
 from fastmlp.bench import machine, results, time_to_accuracy
+from fastmlp.bench.contenders import CONTENDERS
 from fastmlp.bench.measure import TOLERANCE, measure_suite
 from fastmlp.bench.results import speed_up
 from fastmlp.bench.suites import SUITES, with_source
@@ -35,6 +36,7 @@ NO_GPU = 3  #: the exit code of `start` where there is none
 ACCURACY = "gpu-accuracy"
 OURS, NETWORK = "fastmlp-cuda", (784, 100, 10)
 SEEDS = 3  #: of the times to accuracy
+PROFILED_STEPS = 100  #: of an epoch under the profiler, which plays it over and over
 
 #: What fastmlp is to reach on `NETWORK`: batch size -> times the best rival; and seconds of an epoch of MNIST.
 AIMS = {1: 8.0, 5: 8.0, 10: 8.0, 32: 5.0, 128: 3.0, 10_000: 1.0}
@@ -252,16 +254,29 @@ def accuracy(folder: str) -> int:
     return int(OURS in found["missing"])
 
 
+# ---------------------------------------------------------------------------------------------------------- 8: profile
+def epochs(index: str) -> int:
+    """Two epochs of few steps of a work of the suite "gpu": the second is what a profiler looks at."""
+    work = SUITES["gpu"].jobs[int(index)][0]
+    contender = CONTENDERS[OURS](work if mnist_is_here() else replace(work, source="synthetic"), {"threads": None})
+    for _ in range(2):
+        contender.prepare(min(work.batches, PROFILED_STEPS))
+        contender.run(min(work.batches, PROFILED_STEPS))
+    return 0
+
+
 def main(name: str, *arguments: str) -> int:
     """Do a step; returns its exit code."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the whole of what a contender that died has said
+    logging.getLogger("numba").setLevel(logging.WARNING)  # which tells of each piece of the GPU's memory
     steps: dict[str, Callable[..., int]] = {
         "start": start,
         "compile": compile_one,
         "small": small,
         "measure": measure,
         "accuracy": accuracy,
+        "epochs": epochs,
     }
     return steps[name](*arguments)
 

@@ -9,7 +9,7 @@ step_of = update(RULE)
 
 
 def update_weights(parameters, gradients, slots, h):
-    """One step of the rule for every parameter; ``h`` are `fastmlp.kernels.cuda.functions.Hyperparameters`."""
+    """One step of the rule for every parameter; ``h`` are `fastmlp.kernels.cuda.records.Hyperparameters`."""
     size = uint64(parameters.size)
     k, stride = uint64(cuda.grid(1)), uint64(cuda.gridsize(1))
     while k < size:

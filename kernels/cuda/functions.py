@@ -5,7 +5,6 @@ instructions of the kernel's dtype (as `fastmlp.kernels.cpu.vectors` does for ve
 conversion, and a choice is a choice and no branch. In the simulator it is called with NumPy's scalars.
 """
 
-from collections import namedtuple
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.cuda.records import Hyperparameters
 from fastmlp.kernels.cuda.toolkit import SIMULATED, cgutils, intrinsic, ir, make_array, types
 from fastmlp.kernels.losses import LOSSES
-from fastmlp.kernels.updates import HYPERPARAMETERS, UPDATES
+from fastmlp.kernels.updates import UPDATES
 
-__all__ = ["Hyperparameters", "activation", "activations", "loss", "loss_delta", "update"]
-
-#: What a rule's formula finds in ``h``: a float each, in the order of `fastmlp.kernels.updates.HYPERPARAMETERS`.
-Hyperparameters: Any = namedtuple("Hyperparameters", HYPERPARAMETERS)
+__all__ = ["activation", "activations", "loss", "loss_delta", "update"]
 
 
 class Number:
@@ -218,7 +215,7 @@ def loss_delta(name: str) -> Any:
 def update(kind: str) -> Any:
     """A rule as the device function (w, k, slots, s, stride, g, h): w[k] and its state take a step by the gradient g.
 
-    The state is slots[s], slots[s + stride], ...; ``h`` are `Hyperparameters`.
+    The state is slots[s], slots[s + stride], ...; ``h`` are `fastmlp.kernels.cuda.records.Hyperparameters`.
     """
     formula, count = UPDATES[kind]
     if SIMULATED:

@@ -10,9 +10,8 @@ from fastmlp.kernels.contract import counts_sides
 from fastmlp.kernels.cuda import memory, plans
 from fastmlp.kernels.cuda.config import ELEMENT_BLOCKS, ELEMENT_THREADS
 from fastmlp.kernels.cuda.device import Device, Queue
-from fastmlp.kernels.cuda.functions import Hyperparameters
 from fastmlp.kernels.cuda.plans import Given, Gpu
-from fastmlp.kernels.cuda.records import Arrays, Numbers, Scratch
+from fastmlp.kernels.cuda.records import Arrays, Hyperparameters, Numbers, Scratch
 from fastmlp.kernels.cuda.specialise import is_cacheable, specialised
 from fastmlp.kernels.cuda.toolkit import cuda
 from fastmlp.kernels.network import Network

@@ -13,7 +13,7 @@ weights to the outputs, and biases, are in shared memory.
 Meanwhile the samples of the next step are copied into the other half of the samples' shared memory.
 """
 
-from fastmlp.kernels.cuda.functions import Hyperparameters, activation, update
+from fastmlp.kernels.cuda.functions import activation, update
 from fastmlp.kernels.cuda.instructions import (
     afresh,
     commit_copies,
@@ -28,6 +28,7 @@ from fastmlp.kernels.cuda.instructions import (
     wait_copies,
 )
 from fastmlp.kernels.cuda.plans import lanes, samples_together
+from fastmlp.kernels.cuda.records import Hyperparameters
 from fastmlp.kernels.cuda.rows import row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 

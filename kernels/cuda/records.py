@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["Arrays", "Numbers", "Scratch"]
+__all__ = ["Arrays", "Hyperparameters", "Numbers", "Scratch"]
 
 
 class Arrays(NamedTuple):
@@ -16,6 +16,18 @@ class Arrays(NamedTuple):
     losses: Any  #: T [steps]: the mean loss of each batch before its step
     errors: Any  #: T [steps]: ½ the mean squared error likewise, where it is asked for
     corrections: Any  #: T [2 * steps]: Adam's, in turn
+
+
+class Hyperparameters(NamedTuple):
+    """What an update rule's formula finds in ``h``: `fastmlp.kernels.updates.HYPERPARAMETERS` in the kernel's dtype."""
+
+    learning_rate: Any
+    momentum: Any
+    beta1: Any
+    beta2: Any
+    epsilon: Any
+    correction1: Any
+    correction2: Any
 
 
 class Numbers(NamedTuple):

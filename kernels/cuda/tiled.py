@@ -16,10 +16,11 @@ samples, at ``order``. What comes between the layers is in ``values`` and ``delt
 `WIDTHS[l]` numbers, of which those beyond the units are zero; ``deltas`` hold the slopes until δ is known.
 """
 
-from fastmlp.kernels.cuda.functions import Hyperparameters, activations, update
+from fastmlp.kernels.cuda.functions import activations, update
 from fastmlp.kernels.cuda.instructions import acquire, arrive, quotient, remainder
 from fastmlp.kernels.cuda.plans import Tile, lanes
 from fastmlp.kernels.cuda.products import Operand, own_lines, product_of, sample_lines
+from fastmlp.kernels.cuda.records import Hyperparameters
 from fastmlp.kernels.cuda.rows import row_functions
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
