@@ -25,12 +25,12 @@ def set_gpu(**attributes) -> None:
 def small_tiles(dtype: str) -> tuple[tuple[int, ...], ...]:
     """Tiles of different shapes for the three kinds of product, smaller than the networks of the tests."""
     v = 16 // np.dtype(dtype).itemsize
-    return (2 * v, v, v, v, 8), (v, 2 * v, v, v, 8), (v, v, v, v, 16)
+    return (2 * v, 2 * v, v, v, 8), (v, 2 * v, v, v, 8), (2 * v, 2 * v, v, v, 16)
 
 
 @contextmanager
 def laid_out(
-    path: str | None = None, *, units=2, groups=1, span=32, tiles=None, splits=2, threads=32
+    path: str | None = None, *, units=2, groups=1, span=32, tiles=None, splits=1, threads=32
 ) -> Iterator[None]:
     """Within the block, few threads share out the work, for each is one of Python's; and this kernel trains.
 

@@ -60,7 +60,7 @@ def test_no_schedule_races_and_none_changes_a_bit(path, dtype):
     for seed in SEEDS:
         cuda_simulator.seed(seed)
         cuda_simulator.settings.preempt = (0.0, 0.02, 0.3)[seed % 3]
-        with laid_out(path):
+        with laid_out(path, splits=2):
             found = everything(problem, RULES[1], 3)
         first = first or found
         for a, b in zip(found, first, strict=True):
@@ -142,8 +142,8 @@ WORKS = {
     ],
     "tiled": [
         (Network.build((9, 5, 3), "tanh", l2=0.1), {"splits": 2}),
-        (Network.build((6, 5, 4, 3), "tanh"), {"splits": 1, "threads": 64}),
-        (Network.build((40, 3, 2), "tanh"), {"splits": 1}),
+        (Network.build((6, 5, 4, 3), "tanh"), {"threads": 64, "tiles": [(4, 4, 4, 4, 16)] * 3}),
+        (Network.build((40, 3, 2), "tanh"), {}),
     ],
 }
 
