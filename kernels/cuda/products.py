@@ -37,13 +37,14 @@ class Operand(NamedTuple):
     stride: Any
     lines: Any  #: limits of both indices
     length: Any
+    numbers: Any  #: `fastmlp.kernels.cuda.records.Numbers`, of which samples may need scale and shift
 
 
 class Lines(NamedTuple):
     """How an operand's lines are found and copied; see `own_lines` and `sample_lines`."""
 
     begin: Any  #: (operand, line) → where a line begins in the source, or -1 beyond the last
-    copy: Any  #: (pool, at, operand, begin, position, numbers): start copying a vector of a line to pool[at]
+    copy: Any  #: (pool, at, operand, begin, position): start copying a vector of a line to pool[at]
 
 
 def own_lines(dtype: str) -> Lines:
@@ -55,7 +56,7 @@ def own_lines(dtype: str) -> Lines:
         return operand.first + types.int64(line) * operand.stride if line < operand.lines else types.int64(-1)
 
     @cuda.jit(device=True, forceinline=True)
-    def copy(pool, at, operand, begin, position, numbers):
+    def copy(pool, at, operand, begin, position):
         if begin >= 0 and position < operand.length:
             copy_async(pool, at, operand.source, begin + position)
         else:
@@ -87,7 +88,7 @@ def sample_lines(dtype: str, inputs: str, width: int, scaled: bool) -> Lines:
         return types.int64(-1)
 
     @cuda.jit(device=True, forceinline=True)
-    def copy(pool, at, operand, begin, position, numbers):
+    def copy(pool, at, operand, begin, position):
         if WHOLE and begin >= 0 and position < operand.length:
             copy_async(pool, at, operand.source, begin + position)
         else:  # converted on its way, or beyond the last
@@ -96,7 +97,7 @@ def sample_lines(dtype: str, inputs: str, width: int, scaled: bool) -> Lines:
                 if not WHOLE and begin >= 0 and int32(position + q) < operand.length:
                     number = T(operand.source[begin + int32(position + q)])
                     if scaled:
-                        number = number * numbers.input_scale + numbers.input_shift
+                        number = number * operand.numbers.input_scale + operand.numbers.input_shift
                 pool[int32(at + q)] = number
 
     return Lines(begin, copy)
@@ -107,7 +108,7 @@ class Staging(NamedTuple):
 
     vectors: int  #: of a thread in a chunk
     begin: Any  #: (thread, begins, operand, first, k0): where the lines of a thread's vectors begin
-    stage: Any  #: (thread, pool, base, begins, operand, first, k0, numbers): start copying a chunk
+    stage: Any  #: (thread, pool, base, begins, operand, first, k0): start copying a chunk
     take: Any  #: (v, pool, base, row, k): the numbers at a few k of every ``apart``-th row from ``row``, [rows, V]
 
 
@@ -142,13 +143,13 @@ def staging(dtype: str, rows: int, depth: int, share: tuple[int, int], columns: 
             begins[p] = lines.begin(operand, int32((k0 if columns else first) + line))
 
     @cuda.jit(device=True, forceinline=True)
-    def stage(thread, pool, base, begins, operand, first, k0, numbers):
+    def stage(thread, pool, base, begins, operand, first, k0):
         for p in range(PER):
             e = int32(thread + p * THREADS)
             if e < COUNT:
                 line, position = quotient(e, ALONG), int32(remainder(e, ALONG) * V)
                 at = int32(base + line * STRIDE + position)
-                lines.copy(pool, at, operand, begins[p], int32((first if columns else k0) + position), numbers)
+                lines.copy(pool, at, operand, begins[p], int32((first if columns else k0) + position))
 
     @cuda.jit(device=True, forceinline=True)
     def load(v, n, pool, at):
@@ -171,7 +172,7 @@ def staging(dtype: str, rows: int, depth: int, share: tuple[int, int], columns: 
 
 
 def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: tuple[bool, Lines]) -> Any:
-    """The device function (pool, operands, row, column, span, numbers) that works out a tile.
+    """The device function (pool, operands, row, column, span) that works out a tile.
 
     It leaves in ``pool`` the sums of each way, [ways, rows, columns], after a barrier of the block. ``operands`` are A
     and B, ``span`` the first and the end of k.
@@ -228,7 +229,7 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
                     pool[int32((way * ROWS + row) * COLUMNS + column)] = sums[i * ACROSS + j]
 
     @cuda.jit(device=True, forceinline=True)
-    def product(pool, operands, row, column, span, numbers):
+    def product(pool, operands, row, column, span):
         a, b = operands
         k, end = span
         thread = afresh(int32(cuda.threadIdx.x))
@@ -245,8 +246,8 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
                 wait_older_copies()
                 cuda.syncthreads()
             if ahead < end:
-                stage_a(thread, pool, coming, begins_a, a, row, ahead, numbers)
-                stage_b(thread, pool, int32(coming + A_SIZE), begins_b, b, column, ahead, numbers)
+                stage_a(thread, pool, coming, begins_a, a, row, ahead)
+                stage_b(thread, pool, int32(coming + A_SIZE), begins_b, b, column, ahead)
                 if A_COLUMNS:
                     begin_a(thread, begins_a, a, row, int32(ahead + DEPTH))
                 if B_COLUMNS:

@@ -98,24 +98,26 @@ def up(n, size):
 
 
 @cuda.jit(device=True, forceinline=True)
-def own_numbers(source, data, layer, batch, lines):
+def own_numbers(source, work, layer, batch, lines):
     """The values or deltas with this number as an operand."""
-    return Operand(
-        source, data.order, types.int64(batch) * BEFORE[layer], int32(WIDTHS[layer]), lines, int32(WIDTHS[layer])
-    )
+    data, numbers, _ = work
+    first, width = types.int64(batch) * BEFORE[layer], int32(WIDTHS[layer])
+    return Operand(source, data.order, first, width, lines, width, numbers)
 
 
 @cuda.jit(device=True, forceinline=True)
-def weights_of(data, layer):
+def weights_of(work, layer):
     """A layer's weights as an operand."""
+    data, numbers, _ = work
     first, stride = types.int64(FIRSTS[layer]), int32(STRIDES[layer])
-    return Operand(data.parameters, data.order, first, stride, int32(SIZES[layer + 1]), int32(SIZES[layer]))
+    return Operand(data.parameters, data.order, first, stride, int32(SIZES[layer + 1]), int32(SIZES[layer]), numbers)
 
 
 @cuda.jit(device=True, forceinline=True)
-def samples_of(data, at, lines):
+def samples_of(work, at, lines):
     """The samples of a batch, which begins at ``at`` in the order, as an operand."""
-    return Operand(data.X, data.order, at, int32(SIZES[0]), lines, int32(SIZES[0]))
+    data, numbers, _ = work
+    return Operand(data.X, data.order, at, int32(SIZES[0]), lines, int32(SIZES[0]), numbers)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -128,9 +130,9 @@ def added(pool, e, count, ways):
 
 
 @cuda.jit(device=True, forceinline=True)
-def feedforward(layer, pool, data, numbers, own, place):
+def feedforward(layer, pool, work, place):
     """A layer's values and slopes; of the output layer the pre-activations."""
-    batch, at, rows = place
+    (data, _, own), (batch, at, rows) = work, place
     n_in, n_out, width = int32(SIZES[layer]), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
     first = types.int64(batch) * BEFORE[layer + 1]
     across, down = up(width, FORWARD_COLUMNS), up(rows, FORWARD_ROWS)
@@ -138,10 +140,10 @@ def feedforward(layer, pool, data, numbers, own, place):
         sample, unit = int32(quotient(tile, across) * FORWARD_ROWS), int32(remainder(tile, across) * FORWARD_COLUMNS)
         span = int32(0), n_in
         if layer == 0:
-            forward_samples(pool, (samples_of(data, at, rows), weights_of(data, layer)), sample, unit, span, numbers)
+            forward_samples(pool, (samples_of(work, at, rows), weights_of(work, layer)), sample, unit, span)
         else:
-            below = own_numbers(own.values, data, layer, batch, rows)
-            forward_values(pool, (below, weights_of(data, layer)), sample, unit, span, numbers)
+            below = own_numbers(own.values, work, layer, batch, rows)
+            forward_values(pool, (below, weights_of(work, layer)), sample, unit, span)
         for e in range(int32(cuda.threadIdx.x), int32(FORWARD_SUMS), int32(THREADS)):
             s, u = int32(sample + quotient(e, FORWARD_COLUMNS)), int32(unit + remainder(e, FORWARD_COLUMNS))
             if s < rows and u < width:
@@ -158,9 +160,9 @@ def feedforward(layer, pool, data, numbers, own, place):
 
 
 @cuda.jit(device=True, forceinline=True)
-def output(data, own, place, totals):
+def output(work, place, totals):
     """Loss, hits and δ of the samples' outputs, or the outputs themselves."""
-    batch, at, rows = place
+    (data, _, own), (batch, at, rows) = work, place
     thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
     lane, width = remainder(thread, ROW_LANES), int32(WIDTHS[LAYERS])
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
@@ -213,8 +215,9 @@ def add_up(totals, loss, error, hits, own):
 
 
 @cuda.jit(device=True, forceinline=True)
-def report(data, own, rows, step):
+def report(work, rows, step):
     """The first warp of the first block tells the mean loss and error of the batch."""
+    data, _, own = work
     if int32(cuda.blockIdx.x) == 0 and int32(cuda.threadIdx.x) < 32:
         loss, error = T(0), T(0)
         for block in range(int32(cuda.threadIdx.x), int32(cuda.gridDim.x), int32(32)):
@@ -228,17 +231,17 @@ def report(data, own, rows, step):
 
 
 @cuda.jit(device=True, forceinline=True)
-def backpropagation(layer, pool, data, numbers, own, place):
+def backpropagation(layer, pool, work, place):
     """δ of a layer's inputs, in the place of their slopes."""
-    batch, _, rows = place
+    (_, _, own), (batch, _, rows) = work, place
     width = int32(WIDTHS[layer])
     first = types.int64(batch) * BEFORE[layer]
     across, down = up(width, DELTA_COLUMNS), up(rows, DELTA_ROWS)
     for tile in range(int32(cuda.blockIdx.x), int32(down * across), int32(cuda.gridDim.x)):
         sample, unit = int32(quotient(tile, across) * DELTA_ROWS), int32(remainder(tile, across) * DELTA_COLUMNS)
-        above = own_numbers(own.deltas, data, layer + 1, batch, rows)
+        above = own_numbers(own.deltas, work, layer + 1, batch, rows)
         span = int32(0), int32(SIZES[layer + 1])
-        delta_product(pool, (above, weights_of(data, layer)), sample, unit, span, numbers)
+        delta_product(pool, (above, weights_of(work, layer)), sample, unit, span)
         for e in range(int32(cuda.threadIdx.x), int32(DELTA_SUMS), int32(THREADS)):
             s, u = int32(sample + quotient(e, DELTA_COLUMNS)), int32(unit + remainder(e, DELTA_COLUMNS))
             if s < rows and u < int32(SIZES[layer]):
@@ -246,8 +249,9 @@ def backpropagation(layer, pool, data, numbers, own, place):
 
 
 @cuda.jit(device=True, forceinline=True)
-def finish_gradient(data, numbers, own, p, g, rows, h, is_weight):
+def finish_gradient(work, p, g, rows, h, is_weight):
     """The sum of a parameter's gradient is known: take the rule's step, or keep it."""
+    data, numbers, own = work
     if PENALTY and is_weight:
         g += numbers.l2 / T(rows) * data.parameters[p]
     if JOB == "train":
@@ -257,9 +261,9 @@ def finish_gradient(data, numbers, own, p, g, rows, h, is_weight):
 
 
 @cuda.jit(device=True, forceinline=True)
-def gradients(layer, pool, data, numbers, own, place, h):
+def gradients(layer, pool, work, place, h):
     """The gradient of a layer's weights and biases, or each part of it."""
-    batch, at, rows = place
+    (_, _, own), (batch, at, rows) = work, place
     n_in, n_out = int32(SIZES[layer]), int32(SIZES[layer + 1])
     across = up(n_in, GRADIENT_COLUMNS)
     tiles = int32(across * up(n_out, GRADIENT_ROWS))
@@ -268,12 +272,12 @@ def gradients(layer, pool, data, numbers, own, place, h):
         tile, split = remainder(item, tiles), quotient(item, tiles)
         unit, first = int32(quotient(tile, across) * GRADIENT_ROWS), int32(remainder(tile, across) * GRADIENT_COLUMNS)
         span = int32(min(int32(split * part), rows)), int32(min(int32((split + 1) * part), rows))
-        deltas = own_numbers(own.deltas, data, layer + 1, batch, span[1])
+        deltas = own_numbers(own.deltas, work, layer + 1, batch, span[1])
         if layer == 0:
-            gradient_samples(pool, (deltas, samples_of(data, at, span[1])), unit, first, span, numbers)
+            gradient_samples(pool, (deltas, samples_of(work, at, span[1])), unit, first, span)
         else:
-            below = own_numbers(own.values, data, layer, batch, span[1])
-            gradient_values(pool, (deltas, below), unit, first, span, numbers)
+            below = own_numbers(own.values, work, layer, batch, span[1])
+            gradient_values(pool, (deltas, below), unit, first, span)
         for e in range(int32(cuda.threadIdx.x), int32(GRADIENT_SUMS), int32(THREADS)):
             u, i = int32(unit + quotient(e, GRADIENT_COLUMNS)), int32(first + remainder(e, GRADIENT_COLUMNS))
             if u < n_out and i < n_in:
@@ -281,16 +285,15 @@ def gradients(layer, pool, data, numbers, own, place, h):
                 if SPLITS > 1:
                     own.parts[split * SIZE + p] = g
                 else:
-                    finish_gradient(data, numbers, own, p, g, rows, h, True)
+                    finish_gradient(work, p, g, rows, h, True)
         if BIAS and first == 0:
-            bias_gradients(layer, pool, data, numbers, own, place, (unit, split, span), h)
+            bias_gradients(layer, pool, work, place, (unit, split, span), h)
 
 
 @cuda.jit(device=True, forceinline=True)
-def bias_gradients(layer, pool, data, numbers, own, place, item, h):
+def bias_gradients(layer, pool, work, place, item, h):
     """The gradient of a tile's biases: a lane has a unit, warps take samples in turn."""
-    batch, _, rows = place
-    unit, split, span = item
+    (_, _, own), (batch, _, rows), (unit, split, span) = work, place, item
     thread, n_out, width = int32(cuda.threadIdx.x), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
     warp, lane, start = quotient(thread, 32), remainder(thread, 32), types.int64(batch) * BEFORE[layer + 1]
     end = int32(min(int32(unit + GRADIENT_ROWS), n_out))
@@ -309,12 +312,13 @@ def bias_gradients(layer, pool, data, numbers, own, place, item, h):
             if SPLITS > 1:
                 own.parts[split * SIZE + p] = g
             else:
-                finish_gradient(data, numbers, own, p, g, rows, h, False)
+                finish_gradient(work, p, g, rows, h, False)
 
 
 @cuda.jit(device=True, forceinline=True)
-def add_parts(layer, data, numbers, own, rows, h):
+def add_parts(layer, work, rows, h):
     """Add up the parts of a layer's gradient."""
+    _, _, own = work
     length = int32(SIZES[layer] + BIAS)
     begin = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
     for e in range(begin, int32(SIZES[layer + 1] * length), int32(cuda.gridDim.x * THREADS)):
@@ -322,16 +326,16 @@ def add_parts(layer, data, numbers, own, rows, h):
         p, g = int32(FIRSTS[layer] + u * STRIDES[layer] + i), T(0)
         for split in range(SPLITS):
             g += own.parts[split * SIZE + p]
-        finish_gradient(data, numbers, own, p, g, rows, h, i >= 0)
+        finish_gradient(work, p, g, rows, h, i >= 0)
 
 
 @cuda.jit(device=True, forceinline=True)
-def hyperparameters(data, numbers, step):
+def hyperparameters(work, step):
     """The rule's hyperparameters in a step."""
+    data, n, _ = work
     first, second = T(1), T(1)
     if RULE == "adam":
         first, second = data.corrections[2 * step], data.corrections[2 * step + 1]
-    n = numbers
     return Hyperparameters(n.learning_rate, n.momentum, n.beta1, n.beta2, n.epsilon, first, second)
 
 
@@ -342,32 +346,32 @@ def epoch(data, numbers, own, batch):
     given at the launch: `POOL` numbers.
     """
     pool, totals = cuda.shared.array(0, T), cuda.shared.array(BLOCK_SUMS, T)
-    count, met = int32(data.order.size), int32(0)
+    count, met, work = int32(data.order.size), int32(0), (data, numbers, own)
     for step in range(up(count, batch)):
         at = int32(step * batch)
         rows = int32(min(batch, int32(count - at)))
         place = batch, at, rows
         for layer in range(LAYERS):
-            feedforward(layer, pool, data, numbers, own, place)
+            feedforward(layer, pool, work, place)
             met = int32(met + 1)
             meet(own.counter, met)
-        output(data, own, place, totals)
+        output(work, place, totals)
         met = int32(met + 1)
         meet(own.counter, met)
         if TARGETS:
-            report(data, own, rows, step)
+            report(work, rows, step)
         if LEARNS:
             for back in range(1, LAYERS):
-                backpropagation(LAYERS - back, pool, data, numbers, own, place)
+                backpropagation(LAYERS - back, pool, work, place)
                 met = int32(met + 1)
                 meet(own.counter, met)
-            h = hyperparameters(data, numbers, step)
+            h = hyperparameters(work, step)
             for layer in range(LAYERS):
-                gradients(layer, pool, data, numbers, own, place, h)
+                gradients(layer, pool, work, place, h)
             met = int32(met + 1)
             meet(own.counter, met)
             if SPLITS > 1:
                 for layer in range(LAYERS):
-                    add_parts(layer, data, numbers, own, rows, h)
+                    add_parts(layer, work, rows, h)
                 met = int32(met + 1)
                 meet(own.counter, met)
