@@ -136,7 +136,7 @@ def train_epoch(
     with at_work() as queue:
         w, samples = _samples(parameters, X)
         slots, targets = _slots(rule, state), arguments.on_device(Y, "Y")
-        figures = memory.empty((1 if errors is None else 2) * steps, network.dtype, "the losses")
+        figures = memory.empty(2 * steps, network.dtype, "the losses")
         adam = memory.corrections(rule, int(state.step[0]), steps, network.dtype) if rule.kind == "adam" else None
         arrays = Arrays(
             w,
@@ -145,10 +145,10 @@ def train_epoch(
             targets,
             memory.staged(order, np.int32, "the order"),
             figures[:steps],
-            figures[-steps:],
+            figures[steps:],
             figures if adam is None else memory.place(adam, queue.stream, "corrections"),
         )
-        launch.train(network, rule, arrays, batch, errors is not None, queue)
+        launch.train(network, rule, arrays, batch, queue)
         found = memory.fetch(figures, queue.stream).astype(np.float64)
         _bring_back(parameters, w, queue.stream)
         if rule.slots:
@@ -177,7 +177,7 @@ def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int) -
         X = memory.empty(network.sizes[0], arguments.described(X).dtype)
         Y = memory.empty(1 if labels else network.sizes[-1], np.int32 if labels else T)
         arrays = Arrays(memory.empty(network.size, T), one, X, Y, memory.empty(batch_size, np.int32), one, one, one)
-        launch.train(network, rule, arrays, batch_size, False, queue)
+        launch.train(network, rule, arrays, batch_size, queue)
 
 
 def warmup(dtypes: tuple[str, ...] = DTYPES) -> float:

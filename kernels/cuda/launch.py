@@ -64,10 +64,10 @@ def plan(network: Network, given: Given, device: Device) -> tuple[str, dict[str,
     return "tiled", plans.tiled(network, "train", given, gpu_of(device))
 
 
-def train(network: Network, rule: Rule, arrays: Arrays, batch: int, errors: bool, queue: Queue) -> None:
+def train(network: Network, rule: Rule, arrays: Arrays, batch: int, queue: Queue) -> None:
     """An epoch: one step of the rule for each batch of the order, in place."""
     labels = np.dtype(arrays.Y.dtype) == np.int32
-    given = Given(rule.kind, rule.slots, batch, np.dtype(arrays.X.dtype).name, labels, errors)
+    given = Given(rule.kind, rule.slots, batch, np.dtype(arrays.X.dtype).name, labels)
     name, constants = plan(network, given, queue.device)
     if name == "persistent":
         launch_persistent(persistent_kernel(constants), network, rule, arrays, queue)
@@ -132,7 +132,7 @@ def all_samples(network: Network, job: str, parameters: Any, X: Any, Y: Any, que
     given = Given("plain", 0, 1 << (rows - 1).bit_length(), np.dtype(X.dtype).name, labels)
     k = tiled_kernel(plans.tiled(network, job, given, gpu_of(queue.device), hits))
     none = memory.scratch(*queue, "nothing", 1, T)
-    losses = memory.empty(-(-n // rows), T, "the losses")
+    losses, errors = (memory.empty(-(-n // rows), T, "the losses") for _ in range(2))
     order = memory.scratch(*queue, "all samples", n, np.int32)
     values = (
         memory.empty(n * (k.module.BEFORE[-1] + k.module.WIDTHS[-1]), T, "the activations")
@@ -142,7 +142,7 @@ def all_samples(network: Network, job: str, parameters: Any, X: Any, Y: Any, que
     if values is not None:
         results["values"] = values
     count_up(order, queue)
-    arrays = Arrays(parameters, none, X, none if Y is None else Y, order, losses, none, none)
+    arrays = Arrays(parameters, none, X, none if Y is None else Y, order, losses, errors, none)
     launch_tiled(k, network, NO_RULE, arrays, rows, queue, **results)
     return Pass(values, k.module.WIDTHS[1:], losses, rows)
 

@@ -46,7 +46,6 @@ RULE = "momentum"
 SLOTS = 1
 BIAS = True
 LABELS = True
-ERRORS = False
 SCALED = False
 PENALTY = False
 SIZE = 83_296  # of all parameters, and where the rows of each layer's weights begin and how far apart they are
@@ -286,8 +285,7 @@ def report(kept, totals, data, rows, step):
             loss += totals[2 * warp]
             error += totals[2 * warp + 1]
         data.losses[step] = loss / T(rows)
-        if ERRORS:
-            data.errors[step] = error / T(int32(rows * OUTPUTS))
+        data.errors[step] = error / T(int32(rows * OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)

@@ -38,7 +38,6 @@ class Given(NamedTuple):
     batch: int
     inputs: str  #: dtype of the samples
     labels: bool
-    errors: bool = False
 
 
 def common_constants(network: Network, given: Given) -> dict[str, Any]:
@@ -52,7 +51,6 @@ def common_constants(network: Network, given: Given) -> dict[str, Any]:
         "SLOTS": given.slots,
         "BIAS": network.bias,
         "LABELS": given.labels,
-        "ERRORS": given.errors,
         "SCALED": (network.input_scale, network.input_shift) != (1.0, 0.0),
         "PENALTY": network.l2 > 0,
         "SIZE": network.size,

@@ -14,7 +14,7 @@ class Arrays(NamedTuple):
     Y: Any  #: int32 labels [n], or targets T [n * n_out]
     order: Any  #: int32 [m], samples in the order of their use
     losses: Any  #: T [steps]: the mean loss of each batch before its step
-    errors: Any  #: T [steps]: ½ the mean squared error likewise, where it is asked for
+    errors: Any  #: T [steps]: ½ the mean squared error likewise
     corrections: Any  #: T [2 * steps]: Adam's, in turn
 
 

@@ -32,6 +32,7 @@ CALLED = (
     "functions.py",
     "rows.py",
     "products.py",
+    "plans.py",
     "records.py",
     "../activations.py",
     "../losses.py",
@@ -87,19 +88,17 @@ def with_constants(text: str, constants: dict[str, Any]) -> str:
     return text
 
 
-def specialised(name: str, text: str | None = None, **constants: Any) -> ModuleType:
+def specialised(name: str, **constants: Any) -> ModuleType:
     """The kernel ``name`` of this folder with these constants: the same module for the same ones.
 
     Parameters
     ----------
     name : str
         Of the file, without ".py".
-    text : str, optional
-        In place of the file's own (for tests).
     **constants
         Values that Python can read again from their ``repr``.
     """
-    text = with_constants(source(name) if text is None else text, constants)
+    text = with_constants(source(name), constants)
     digest = hashlib.sha256((called_digest() + text).encode()).hexdigest()[:20]
     full = f"fastmlp_cuda_{name}_{digest}"
     with _lock:

@@ -36,7 +36,6 @@ RULE = "momentum"
 SLOTS = 1
 BIAS = True
 LABELS = True
-ERRORS = False
 HITS = ""
 SCALED = False
 PENALTY = False
@@ -226,8 +225,7 @@ def report(work, rows, step):
         loss, error = row.total(loss, 32), row.total(error, 32)
         if int32(cuda.threadIdx.x) == 0:
             data.losses[step] = loss / T(rows)
-            if ERRORS:
-                data.errors[step] = error / T(int32(rows * OUTPUTS))
+            data.errors[step] = error / T(int32(rows * OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)
