@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.np.arrayobj import make_array
 
+from fastmlp.kernels.arithmetic import Operators
 from fastmlp.kernels.cpu.target import vector_bits
 
 INT32, INTP = ir.IntType(32), ir.IntType(64)
@@ -30,51 +31,8 @@ def int_constant(value: int) -> ir.Constant:
     return ir.Constant(INTP, value)
 
 
-class Vec:
+class Vec(Operators):
     """A vector of LLVM with Python's operators; numbers on the other side are spread over all lanes."""
-
-    def __init__(self, math: "VectorMath", value: ir.Value) -> None:
-        self.math, self.value = math, value
-
-    def _binary(self, name: str, left: object, right: object) -> "Vec":
-        operation = getattr(self.math.builder, name)
-        return Vec(self.math, operation(self.math.value(left), self.math.value(right), flags=FUSE))
-
-    def __add__(self, other):
-        return self._binary("fadd", self, other)
-
-    def __radd__(self, other):
-        return self._binary("fadd", other, self)
-
-    def __sub__(self, other):
-        return self._binary("fsub", self, other)
-
-    def __rsub__(self, other):
-        return self._binary("fsub", other, self)
-
-    def __mul__(self, other):
-        return self._binary("fmul", self, other)
-
-    def __rmul__(self, other):
-        return self._binary("fmul", other, self)
-
-    def __truediv__(self, other):
-        return self._binary("fdiv", self, other)
-
-    def __rtruediv__(self, other):
-        return self._binary("fdiv", other, self)
-
-    def __neg__(self):
-        return Vec(self.math, self.math.builder.fneg(self.value))
-
-    def __abs__(self):
-        return self.math.call("fabs", self)
-
-    def __gt__(self, other):
-        return self.math.builder.fcmp_ordered(">", self.value, self.math.value(other))
-
-    def __lt__(self, other):
-        return self.math.builder.fcmp_ordered("<", self.value, self.math.value(other))
 
 
 class VectorMath:
@@ -91,7 +49,7 @@ class VectorMath:
     """
 
     def __init__(self, builder: ir.IRBuilder, element: ir.Type, lanes: int | None = None) -> None:
-        self.builder, self.element = builder, element
+        self.builder, self.element, self.flags = builder, element, FUSE
         self.double = isinstance(element, ir.DoubleType)
         self.bits = 64 if self.double else 32
         self.lanes = lanes or vector_bits() // self.bits

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.arithmetic import Operators
 from fastmlp.kernels.cuda.records import Hyperparameters
 from fastmlp.kernels.cuda.toolkit import SIMULATED, cgutils, intrinsic, ir, make_array, types
 from fastmlp.kernels.losses import LOSSES
@@ -20,51 +21,8 @@ from fastmlp.kernels.updates import UPDATES
 __all__ = ["activation", "activations", "loss", "loss_delta", "update"]
 
 
-class Number:
+class Number(Operators):
     """A number of the kernel, of which Python's operators write instructions."""
-
-    def __init__(self, math: "DeviceMath", value: Any) -> None:
-        self.math, self.value = math, value
-
-    def _binary(self, name: str, left: object, right: object) -> "Number":
-        m = self.math
-        return Number(m, getattr(m.builder, name)(m.value(left), m.value(right), flags=("contract",)))
-
-    def __add__(self, other):
-        return self._binary("fadd", self, other)
-
-    def __radd__(self, other):
-        return self._binary("fadd", other, self)
-
-    def __sub__(self, other):
-        return self._binary("fsub", self, other)
-
-    def __rsub__(self, other):
-        return self._binary("fsub", other, self)
-
-    def __mul__(self, other):
-        return self._binary("fmul", self, other)
-
-    def __rmul__(self, other):
-        return self._binary("fmul", other, self)
-
-    def __truediv__(self, other):
-        return self._binary("fdiv", self, other)
-
-    def __rtruediv__(self, other):
-        return self._binary("fdiv", other, self)
-
-    def __neg__(self):
-        return self._binary("fsub", -0.0, self)
-
-    def __abs__(self):
-        return self.math.call("fabs", self)
-
-    def __gt__(self, other):
-        return self.math.builder.fcmp_ordered(">", self.value, self.math.value(other))
-
-    def __lt__(self, other):
-        return self.math.builder.fcmp_ordered("<", self.value, self.math.value(other))
 
 
 class DeviceMath:
@@ -78,7 +36,7 @@ class DeviceMath:
     """
 
     def __init__(self, builder: Any, element: Any) -> None:
-        self.builder, self.element = builder, element
+        self.builder, self.element, self.flags = builder, element, ("contract",)
 
     def value(self, x: object) -> Any:
         """The LLVM value of a number."""

@@ -35,6 +35,7 @@ CALLED = (
     "plans.py",
     "records.py",
     "../activations.py",
+    "../arithmetic.py",
     "../losses.py",
     "../updates.py",
 )
