@@ -1,572 +1,368 @@
-"""The compile check: every CUDA kernel that the dispatcher can choose, compiled without GPU, driver or toolkit.
+"""The compile check: the CUDA kernels that the suites ask for, compiled without GPU, driver or toolkit, and judged.
 
-``python -m fastmlp.bench.cuda_compile`` compiles all for sm_80, sm_90 and sm_100 as Numba does for a launch, through
-NVVM and nvJitLink (which holds ptxas; both are wheels that numba-cuda[cu13] brings), prints a table of registers,
-shared memory and instructions, and keeps it with ``--out``. It refuses (exit code 1) what would be slow or could not be
-launched, see `faults`. Where a wheel is missing it says which and ends with exit code 2.
+``python -m fastmlp.bench.cuda_compile`` has the backend choose its kernels as on an A100, an H200 and a B200, compiles
+them as Numba does for a launch, through NVVM and nvJitLink (which holds ptxas; both are wheels that numba-cuda[cu13]
+brings), and refuses (exit code 1) what would be slow or could not be launched, see `faults`. Where a wheel is missing
+it says so and ends with exit code 2.
 """
 
 import argparse
 import hashlib
 import importlib
-import importlib.util
-import inspect
 import json
-import linecache
 import multiprocessing
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
 
 from fastmlp.atomic import write_atomically
 from fastmlp.bench import machine, results
-from fastmlp.kernels.cuda.variants import Variant
+from fastmlp.bench.gpu_steps import ACCURACY, NETWORK, to_compile
+from fastmlp.bench.suites import SUITES
+from fastmlp.bench.work import LEVELS, MOMENTUM
+from fastmlp.kernels import Network, Rule
+from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.cuda.plans import Gpu
+from fastmlp.kernels.losses import CROSS_ENTROPY, OUTPUTS
+from fastmlp.kernels.updates import UPDATES
 
-Rows = dict[tuple[str, str], dict[str, Any]]
+__all__ = ["GPUS", "Case", "cases", "check", "faults", "main", "missing"]
 
-__all__ = ["CAPABILITIES", "Compiled", "all_variants", "check", "compile_kernel", "faults", "main", "missing", "table"]
+Row = dict[str, Any]  #: what is known of a kernel for a compute capability
 
-#: The modules of `fastmlp.kernels.cuda` that have a path's ``variants()``.
-PATHS = ("resident", "large", "inference")
+#: Compute capability -> what plans depend on of such a GPU: A100, H200, B200.
+GPUS = {"sm_80": Gpu(108, 166_912), "sm_90": Gpu(132, 232_448), "sm_100": Gpu(148, 232_448)}
+EVERYTHING = "sm_90"  #: all cases are for this one; the others get some, so that the whole takes a few minutes
+ABOUT = f"For {EVERYTHING} all that the suites can ask for; for the others what training {list(NETWORK)} asks for.\n"
+REGISTERS = 65_536  #: of a multiprocessor
+COMPILER = ("numba", "llvmlite", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a device of a compute capability offers (CUDA C++ Programming Guide, technical specifications).
+class Case(NamedTuple):
+    """What is asked of the backend."""
 
-    Parameters
-    ----------
-    shared : int
-        Bytes of shared memory that a block can have.
-    shared_in_all : int
-        Bytes of shared memory of a multiprocessor.
-    registers : int, default 65,536
-        Of a multiprocessor, and of a block.
-    threads : int, default 2,048
-        On a multiprocessor.
-    """
+    title: str
+    network: Network
+    job: str = "train"  #: or "predict", "evaluate", "feedforward", "gradient", "look", "update", "count"
+    samples: int = 1  #: of a batch, or in all
+    inputs: str = "float32"  #: dtype of the samples
+    rule: Rule = MOMENTUM
+    errors: bool = False
 
+
+class Launch(NamedTuple):
+    """A kernel as it would be launched."""
+
+    file: str
+    constants: Row
+    kernel: Any
+    threads: int
+    arguments: Sequence[Any]
     shared: int
-    shared_in_all: int
-    registers: int = 65_536
-    threads: int = 2048
 
 
-#: compute capability -> what there is
-CAPABILITIES = {
-    (8, 0): Limits(163 * 1024, 164 * 1024),
-    (9, 0): Limits(227 * 1024, 228 * 1024),
-    (10, 0): Limits(227 * 1024, 228 * 1024),
-}
-LONGEST_BLOCK = 1024  #: threads
-MOST_REGISTERS = 255  #: of a thread
-WARP = 32
-REGISTER_UNIT = 8  #: registers of a thread are given out in such steps …
-WARP_UNIT = 4  #: … to so many warps at once
-RESERVED = 1024  #: bytes of shared memory that the system takes for each block
-
-#: What a kernel of float32 whose samples are float64 may do with them: load and convert.
-CONVERSION = ("ld", "mov", "cvt")
-#: Groups of the instruction mix: name -> how the SASS opcode begins; the first that fits counts.
-GROUPS = {
-    "mma": ("HMMA", "DMMA", "IMMA", "HGMMA", "DGMMA", "UTC"),
-    "float32": ("FFMA", "FMUL", "FADD", "FMNMX", "FSETP", "FSEL", "FCHK", "FSET", "FSWZADD"),
-    "float64": ("DFMA", "DMUL", "DADD", "DSETP", "DMNMX", "DSET"),
-    "special": ("MUFU",),
-    "copy": ("LDGSTS", "UBLKCP", "UTMA"),
-    "global": ("LDG", "STG", "LD.", "ST.", "LDGDEPBAR"),
-    "shared": ("LDS", "STS", "LDSM", "STAS"),
-    "local": ("LDL", "STL"),
-    "atomic": ("ATOM", "RED", "ATOMS", "ATOMG", "REDG", "REDUX"),
-    "barrier": ("BAR", "MEMBAR", "UCGABAR", "ERRBAR", "DEPBAR", "SYNCS", "WARPSYNC"),
-    "shuffle": ("SHFL", "VOTE", "MATCH"),
-    "branch": ("BRA", "BSSY", "BSYNC", "CALL", "RET", "EXIT", "JMP", "BREAK"),
-}
-
-
-@dataclass
-class Compiled:
-    """What the compiler made of a kernel for one compute capability.
-
-    Parameters
-    ----------
-    registers : int
-        Of a thread.
-    stack, spill_stores, spill_loads : int
-        Bytes of a thread; local arrays count as stack.
-    static_shared : int
-        Bytes of a block.
-    ptx : dict
-        Opcode, with its types -> how often it stands in the PTX that ptxas got.
-    sass : dict or None
-        Machine opcode -> how often; None where there is no nvdisasm.
-    float64_arrays : bool
-        Whether it takes such.
-    """
-
-    registers: int
-    stack: int
-    spill_stores: int
-    spill_loads: int
-    static_shared: int
-    ptx: dict[str, int] = field(default_factory=dict)
-    sass: dict[str, int] | None = None
-    float64_arrays: bool = False
-
-
-def missing() -> str | None:
-    """Why nothing can be compiled here, and what to do; None where it can."""
-    how = "pip install 'fastmlp[cuda]'"
-    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0"):
-        return "NUMBA_ENABLE_CUDASIM is set: the simulator compiles nothing"
-    try:
-        if not importlib.util.find_spec("numba_cuda"):
-            return f"numba-cuda is not installed; {how}"
-        from cuda.bindings import nvjitlink
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        importlib.import_module("fastmlp.kernels.cuda.toolkit")
-    except Exception as error:  # a broken installation fails in many ways; each is a reason
-        return f"numba-cuda or its own packages can't be imported ({type(error).__name__}: {error}); {how}"
-    for library, package in (("nvvm", "nvidia-nvvm"), ("nvJitLink", "nvidia-nvjitlink")):
-        try:
-            load_nvidia_dynamic_lib(library)
-        except RuntimeError:  # what pathfinder raises is one
-            return f"{package} is not installed; {how}"
-    if nvjitlink.version() < (13, 0):
-        return f"nvidia-nvjitlink is older than 13, which is the first to know sm_100 as it is; {how}"
-    return None
-
-
-@cache
-def all_variants() -> dict[str, Variant]:
-    """The kernels of all paths by name.
-
-    Raises
-    ------
-    ValueError
-        If two have the same name.
-    """
-    found: dict[str, Variant] = {}
-    for path in PATHS:
-        for variant in importlib.import_module(f"fastmlp.kernels.cuda.{path}").variants():
-            if variant.name in found:
-                raise ValueError(f"two kernels are named {variant.name!r}; expected each name once")
-            found[variant.name] = variant
+def cases() -> list[Case]:
+    """All that is asked."""
+    found = []
+    for suite in ("gpu", "gpu-networks"):
+        for work, _ in SUITES[suite].jobs:
+            title = f"{list(work.sizes)}, batch {work.batch_size:,}"
+            found.append(Case(title, work.network(), samples=work.batch_size, rule=work.rule))
+    (work,) = to_compile(ACCURACY)
+    plain, bytes_ = work.network(), replace(work.network(), input_scale=1 / LEVELS)
+    found.append(Case(f"{list(NETWORK)} from bytes", bytes_, "train", work.batch_size, "uint8", work.rule))
+    for samples in (5, 128):  # every loss and output, and all else in turn, with each of the two kernels
+        for n, (loss, output) in enumerate((loss, output) for loss, outputs in OUTPUTS.items() for output in outputs):
+            kind, activation = list(UPDATES)[n % len(UPDATES)], list(ACTIVATIONS)[n % len(ACTIVATIONS)]
+            dtype = ("float32", "float32", "float64")[n % 3]
+            inputs, l2, scale = (dtype, 0.1, 1.0) if n % 2 else ("uint8", 0.0, 1 / LEVELS)
+            network = Network.build(NETWORK, activation, output, loss, dtype=dtype, l2=l2, input_scale=scale)
+            title = f"{kind}, {activation}, {output}, {loss}, {dtype} from {inputs}, batch {samples}"
+            found.append(Case(title, network, "train", samples, inputs, Rule(kind), errors=n % 2 == 1))
+    lab = Network.build(NETWORK, "sigmoid", None, "binary_cross_entropy", dtype="float64")
+    found += [Case(f"{job} 10,000", plain, job, 10_000) for job in ("predict", "feedforward", "gradient")]
+    found += [Case("predict 1 from bytes", bytes_, "predict", 1, "uint8")]
+    found += [Case("evaluate 10,000 from bytes", bytes_, "evaluate", 10_000, "uint8")]
+    found += [Case("evaluate 10,000 in float64", lab, "evaluate", 10_000, "float64"), Case("count up", plain, "count")]
+    for network in (plain, lab):
+        found.append(Case(f"look for infinity in {network.dtype}", network, "look"))
+        found += [Case(f"{kind} update in {network.dtype}", network, "update", rule=Rule(kind)) for kind in UPDATES]
     return found
 
 
-# --------------------------------------------------------------------------------------------------------- compiling
-def compile_kernel(kernel: Any, signature: tuple, capability: tuple[int, int], bounds: tuple[int, int]) -> Compiled:
-    """Compile a kernel as Numba does for a launch on a device of that compute capability.
+class Recorder:
+    """In the place of a device and its memory: keeps what is to be launched last, in ``launch``."""
 
-    Parameters
-    ----------
-    kernel : callable
-        A dispatcher of `numba.cuda.jit`, whose options count, or a Python function.
-    signature : tuple of Numba types
-    capability : tuple of int
-    bounds : tuple of int
-        Threads of a block and blocks on a multiprocessor, for a kernel whose options have no launch bounds.
-    """
+    def __init__(self, gpu: Gpu, make: Any) -> None:
+        self.multiprocessors, self.shared_memory = gpu
+        self.make, self.asked = make, {}
+
+    def kernel(self, name: str, function: str, constants: tuple, threads: int) -> Any:
+        made = self.make(name, function, constants, threads)
+        self.asked[made.compiled] = name, {"FUNCTION": function, **dict(constants)}
+        return made
+
+    def launch(
+        self, kernel: Any, blocks: int, threads: int, given: Any, stream: Any, shared: int = 0, **_: Any
+    ) -> None:
+        self.last = Launch(*self.asked[kernel], kernel, threads, given, shared)
+
+    def empty(self, size: int, dtype: Any, *what: str) -> np.ndarray:
+        return np.empty(1, dtype)
+
+    def scratch(self, device: Any, stream: Any, key: Any, size: int, dtype: Any) -> np.ndarray:
+        return np.empty(1, dtype)
+
+    def clear(self, array: Any, stream: Any) -> None:
+        pass
+
+    def fetch(self, array: Any, stream: Any) -> Any:
+        return array
+
+
+def launched(case: Case, gpu: Gpu) -> Launch:
+    """What the backend would launch for a case."""
+    from fastmlp.kernels.cuda import launch, memory
+    from fastmlp.kernels.cuda.device import Queue
+    from fastmlp.kernels.cuda.records import Arrays
+
+    network, job, recorder = case.network, case.job, Recorder(gpu, launch.kernel)
+    queue = Queue(recorder, None)  # type: ignore[arg-type]
+    one, order = np.empty(1, network.dtype), np.empty(case.samples, np.int32)
+    X = np.empty(case.samples * network.sizes[0], case.inputs)
+    Y = order if network.loss == CROSS_ENTROPY else one
+    stand_ins = {name: getattr(recorder, name) for name in ("empty", "scratch", "clear", "fetch")}
+    with mock.patch.multiple(memory, **stand_ins), mock.patch.object(launch, "kernel", recorder.kernel):
+        if job == "train":
+            arrays = Arrays(one, one, X, Y, order, one, one, one)
+            launch.train(network, case.rule, arrays, case.samples, case.errors, queue)
+        elif job == "look":
+            launch.is_finite(one, queue)
+        elif job == "update":
+            launch.update_weights(case.rule, one, one, one, 0, queue)
+        elif job == "count":
+            launch.count_up(order, queue)
+        else:
+            launch.all_samples(network, job, one, X, Y if job in ("evaluate", "gradient") else None, queue)
+    return recorder.last
+
+
+# --------------------------------------------------------------------------------------------- compiling and judging
+def missing() -> str | None:
+    """Why nothing can be compiled here, and what to do; None where it can."""
+    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0"):
+        return "NUMBA_ENABLE_CUDASIM is set: the simulator compiles nothing"
+    try:
+        importlib.import_module("fastmlp.kernels.cuda.toolkit")
+        from cuda.bindings import nvjitlink
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        for library in ("nvvm", "nvJitLink"):
+            load_nvidia_dynamic_lib(library)
+        if nvjitlink.version() < (13, 0):
+            raise ImportError("nvidia-nvjitlink is older than 13, the first that knows sm_100")
+    except Exception as error:  # a broken installation fails in many ways; each is a reason
+        return (
+            f"numba-cuda or its own packages are missing ({type(error).__name__}: {error}); pip install 'fastmlp[cuda]'"
+        )
+    return None
+
+
+def compiled(launch: Launch, capability: str) -> Row:
+    """What the compiler makes of a kernel: registers and bytes of a thread, bytes of a block, what handles float64."""
     from fastmlp.kernels.cuda.toolkit import compiling_for, cuda
 
-    options = getattr(kernel, "targetoptions", {})
-    with compiling_for(capability):
+    # As numba-cuda does for a launch: for this very architecture, by code that the linker still optimizes.
+    major, minor = int(capability[3:-1]), int(capability[-1])
+    exact = (major, minor, "a" if major >= 9 else "")
+    signature = tuple(map(launch.kernel.typeof_pyval, launch.arguments))
+    options = {name: launch.kernel.targetoptions[name] for name in ("fastmath", "opt", "launch_bounds")}
+    with compiling_for((major, minor)):
         code, _ = cuda.compile(
-            function_of(kernel),
-            signature,
-            cc=capability,
-            device=False,
-            abi="numba",
-            output="ltoir",
-            fastmath=options.get("fastmath", False),
-            opt=options.get("opt", True),
-            launch_bounds=options.get("launch_bounds") or bounds,
+            launch.kernel.py_func, signature, cc=exact, device=False, abi="numba", output="ltoir", **options
         )
-    limit = options.get("max_registers")
-    cubin, log = link(code, capability, limit)
-    text, _ = link(code, capability, limit, ptx=True)
-    doubles = any("float64" in str(given) for given in signature)
-    return Compiled(**resources(log), ptx=opcodes(text.decode()), sass=machine_opcodes(cubin), float64_arrays=doubles)
+    link_for = "-arch=sm_{}{}{}".format(*exact)
+    log, ptx = link(code, "info_log", link_for), link(code, "linked_ptx", link_for, "-ptx")
+    number = {
+        name: max(map(int, re.findall(pattern, log)), default=0)
+        for name, pattern in (
+            ("registers", r"Used (\d+) registers"),
+            ("stack", r"(\d+) bytes stack frame"),
+            ("spills", r"(\d+) bytes spill loads"),
+            ("shared", r"(\d+) bytes smem"),
+        )
+    }
+    if not number["registers"]:
+        raise ValueError(f"the linker's log tells no registers: {log!r}")
+    doubles = Counter(re.findall(r"(?<![\w.])[a-z]\w*(?:\.\w+)*\.f64(?:\.\w+)*", ptx))
+    return {**number, "shared": number["shared"] + launch.shared, "float64": dict(doubles)}
 
 
-def link(code: bytes, capability: tuple[int, int], max_registers: int | None, ptx: bool = False) -> tuple[bytes, str]:
-    """Machine code, or the PTX that it is made from, and the linker's log."""
+def link(code: bytes, what: str, *options: str) -> str:
+    """Link code; returns nvJitLink's "info_log" or "linked_ptx"."""
     from cuda.bindings import nvjitlink
 
-    options = [f"-arch=sm_{capability[0]}{capability[1]}", "-lto", "-O3", "-verbose"]
-    if max_registers:
-        options.append(f"-maxrregcount={max_registers}")
-    if ptx:
-        options.append("-ptx")
-    handle = nvjitlink.create(len(options), options)
+    handle = nvjitlink.create(len(options) + 2, [*options, "-lto", "-verbose"])
     try:
-        try:
-            nvjitlink.add_data(handle, nvjitlink.InputType.LTOIR, code, len(code), "kernel")
-            nvjitlink.complete(handle)
-        except nvjitlink.nvJitLinkError as error:
-            raise RuntimeError(f"nvJitLink: {error}: {said(nvjitlink, handle, 'error')}") from None
-        kind = "ptx" if ptx else "cubin"
-        linked = bytearray(getattr(nvjitlink, f"get_linked_{kind}_size")(handle))
-        getattr(nvjitlink, f"get_linked_{kind}")(handle, linked)
-        return bytes(linked).rstrip(b"\0") if ptx else bytes(linked), said(nvjitlink, handle, "info")
+        nvjitlink.add_data(handle, nvjitlink.InputType.LTOIR, code, len(code), "kernel")
+        nvjitlink.complete(handle)
+        text = bytearray(getattr(nvjitlink, f"get_{what}_size")(handle))
+        getattr(nvjitlink, f"get_{what}")(handle, text)
+        return text.decode(errors="replace")
     finally:
         nvjitlink.destroy(handle)
 
 
-def said(nvjitlink: Any, handle: Any, kind: str) -> str:
-    """The linker's "info" or "error" log."""
-    log = bytearray(getattr(nvjitlink, f"get_{kind}_log_size")(handle))
-    getattr(nvjitlink, f"get_{kind}_log")(handle, log)
-    return log.decode(errors="replace").rstrip("\0").strip()
-
-
-def resources(log: str) -> dict[str, int]:
-    """Registers, stack, spills and static shared memory as ptxas tells them.
-
-    Where functions were not inlined the largest figure of all counts.
-
-    Raises
-    ------
-    ValueError
-        If the log does not tell them.
-    """
-    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    used = re.findall(r"Used (\d+) registers([^\n]*)", log)
-    if not frames or not used:
-        raise ValueError(f"the linker's log tells no registers: {log!r}")
-    shared = [int(found[1]) for _, rest in used if (found := re.search(r"(\d+) bytes smem", rest))]
-    stack, stores, loads = (max(map(int, column)) for column in zip(*frames, strict=True))
-    return {
-        "registers": max(int(count) for count, _ in used),
-        "stack": stack,
-        "spill_stores": stores,
-        "spill_loads": loads,
-        "static_shared": max(shared, default=0),
-    }
-
-
-def opcodes(ptx: str) -> dict[str, int]:
-    """The instructions of PTX with their types, comments and directives left out: {"fma.rn.f32": 512, …}."""
-    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", ptx, flags=re.S)
-    found = re.findall(r"(?:^|[;{}:])\s*(?:@!?%?\w+\s+)?([a-z][a-z0-9_]*(?:\.[\w:]+)*)\s*(?=[^:]*?;)", text, flags=re.M)
-    return dict(Counter(found).most_common())
-
-
-def nvdisasm() -> str | None:
-    """NVIDIA's disassembler: on the path, in a toolkit, or in Triton's wheel, which PyTorch brings."""
-    spec = importlib.util.find_spec("triton")
-    beside = (
-        [str(Path(place) / "backends/nvidia/bin") for place in (spec.submodule_search_locations or [])] if spec else []
-    )
-    return shutil.which("nvdisasm", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin", *beside]))
-
-
-def machine_opcodes(cubin: bytes) -> dict[str, int] | None:
-    """The machine instructions of a kernel; None where there is no disassembler, or it does not know the machine."""
-    tool = nvdisasm()
-    if tool is None:
-        return None
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        done = subprocess.run([tool, "-c", file.name], capture_output=True, text=True)
-    if done.returncode:
-        return None
-    found = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_.]+)?)", done.stdout)
-    return dict(Counter(found).most_common())
-
-
-# ---------------------------------------------------------------------------------------------------------- judging
-def faults(compiled: Compiled, variant: Variant, capability: tuple[int, int]) -> list[str]:
-    """What is wrong with a compiled kernel: each in a few words; empty where nothing is.
-
-    Refused are: a stack, spills, local memory; float64 in a kernel of float32; more registers, threads or
-    shared memory than the launch can have.
-    """
-    limits = CAPABILITIES[capability]
-    found = []
-    if compiled.stack:
-        found.append(f"a stack of {compiled.stack} bytes")
-    if compiled.spill_stores or compiled.spill_loads:
-        found.append(f"spills {compiled.spill_stores} and {compiled.spill_loads} bytes")
-    if grouped(compiled.sass or {}).get("local"):
-        found.append("uses local memory")
-    if variant.dtype == "float32":
-        found += float64_faults(compiled)
-    if variant.threads > LONGEST_BLOCK:
-        found.append(f"{variant.threads:,} threads in a block; {LONGEST_BLOCK:,} at most")
-    if compiled.registers > MOST_REGISTERS:
-        found.append(f"{compiled.registers} registers; {MOST_REGISTERS} at most")
-    registers = variant.blocks * registers_of_block(compiled.registers, variant.threads)
-    if registers > limits.registers:
-        found.append(f"{registers:,} registers for {counted(variant.blocks)}; {limits.registers:,} at most")
-    if variant.blocks * variant.threads > limits.threads:
-        found.append(f"{variant.blocks * variant.threads:,} threads at once; {limits.threads:,} at most")
-    shared = compiled.static_shared + variant.shared
-    if shared > limits.shared:
-        found.append(f"{shared:,} bytes of shared memory; {limits.shared:,} at most")
-    if variant.blocks * (shared + RESERVED) > limits.shared_in_all:
-        found.append(f"{shared:,} bytes of shared memory for each of {counted(variant.blocks)}")
+def faults(row: Row) -> list[str]:
+    """What is wrong with a compiled kernel, each in a few words; ``row["fewest"]``: the registers that it once had."""
+    found = [f"a stack of {row['stack']} bytes"] * bool(row["stack"])
+    found += [f"spills of {row['spills']} bytes"] * bool(row["spills"])
+    if row["dtype"] == "float32" and row["float64"]:
+        found.append("float64: " + ", ".join(f"{count} {name}" for name, count in row["float64"].items()))
+    if row["registers"] > row["fewest"]:
+        found.append(f"{row['registers']} registers, {row['fewest']} before")
+    # They are given out to four warps at once, eight of a thread at a time.
+    registers = -(-row["registers"] // 8) * 8 * -(-row["threads"] // 128) * 128
+    for amount, most, what in (
+        (registers, REGISTERS, "registers of a block"),
+        (row["shared"], GPUS[row["capability"]].shared_memory, "bytes of shared memory"),
+    ):
+        found += [f"{amount:,} {what}; {most:,} at most"] * (amount > most)
     return found
 
 
-def float64_faults(compiled: Compiled) -> list[str]:
-    """Instructions on float64, in the PTX or the machine code; but samples of float64 may be loaded and converted."""
-    allowed = CONVERSION if compiled.float64_arrays else ()
-    found = {name: n for name, n in compiled.ptx.items() if is_float64(name) and name.split(".")[0] not in allowed}
-    if found:
-        return ["float64: " + ", ".join(f"{n} {name}" for name, n in found.items())]
-    machine_code = grouped(compiled.sass or {}).get("float64")
-    return [f"float64: {machine_code} machine instructions"] if machine_code else []
+def digest() -> str:
+    """Of the kernels' files and those that they call."""
+    from fastmlp.kernels.cuda.specialise import CALLED, HERE
+
+    files = (*CALLED, "persistent.py", "tiled.py", "elements.py")
+    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in files)).hexdigest()[:16]
 
 
-def is_float64(opcode: str) -> bool:
-    """Whether an instruction of PTX has to do with float64."""
-    return "f64" in opcode.split(".")
+def described(case: Case, capability: str) -> tuple[Row, Launch]:
+    """The part of a row that is known before compiling, and what is to be compiled for it."""
+    launch = launched(case, GPUS[capability])
+    row = {"kernel": f"{launch.file}: {case.title}", "capability": capability, "digest": digest()}
+    row |= {"dtype": case.network.dtype, "threads": launch.threads, "constants": launch.constants}
+    return json.loads(json.dumps(row)), launch
 
 
-def registers_of_block(registers: int, threads: int) -> int:
-    """Registers that a block takes of its multiprocessor."""
-    each = -(-registers // REGISTER_UNIT) * REGISTER_UNIT
-    warps = -(-threads // WARP)
-    return each * WARP * -(-warps // WARP_UNIT) * WARP_UNIT
-
-
-def counted(blocks: int) -> str:
-    """That many blocks, in words."""
-    return "1 block" if blocks == 1 else f"{blocks} blocks"
-
-
-def grouped(sass: dict[str, int]) -> dict[str, int]:
-    """Machine instructions by the groups of `GROUPS`; the rest, mostly of integers, as "other"."""
-    mix: Counter[str] = Counter()
-    for opcode, count in sass.items():
-        group = next((name for name, starts in GROUPS.items() if opcode.startswith(starts)), "other")
-        mix[group] += count
-    return dict(mix.most_common())
-
-
-# --------------------------------------------------------------------------------------------------------- the check
-def fingerprint(kernel: Any) -> str:
-    """A digest of a kernel's text, and of the modules of the backend that it imports."""
-    text = "".join(linecache.getlines(function_of(kernel).__code__.co_filename))
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(set(re.findall(r"from (fastmlp\.kernels\.cuda\.\w+) import", text))):
-        digest.update(inspect.getsource(importlib.import_module(name)).encode())
-    return digest.hexdigest()[:16]
-
-
-def function_of(kernel: Any) -> Any:
-    """The Python function of a dispatcher, or the function that was given."""
-    return getattr(kernel, "py_func", kernel)
-
-
-def check(name: str, capability: tuple[int, int], known: Rows | None = None) -> dict[str, Any]:
-    """Compile one of `all_variants` and judge it: a row of the result.
-
-    Parameters
-    ----------
-    name : str
-    capability : tuple of int
-    known : dict, optional
-        Rows of an earlier run by kernel and capability; one whose text is the same is taken over, and judged anew.
-    """
-    variant = all_variants()[name]
-    row: dict[str, Any] = {
-        "kernel": name,
-        "capability": f"sm_{capability[0]}{capability[1]}",
-        "dtype": variant.dtype,
-        "threads": variant.threads,
-        "blocks": variant.blocks,
-        "dynamic_shared": variant.shared,
-    }
-    begin = time.perf_counter()
+def check(case: Case, capability: str, old: dict[str, Row]) -> Row:
+    """Compile and judge a case's kernel, or take its row from ``old`` if it is the same kernel."""
+    row, launch = described(case, capability)
+    before = old.get(f"{row['kernel']}, {capability}", {})
+    if row.items() <= before.items() and "registers" in before:
+        return before
     try:
-        kernel, signature = variant.build()
-        row["fingerprint"] = fingerprint(kernel)
-        old = (known or {}).get((name, row["capability"]), {})
-        if old.get("fingerprint") == row["fingerprint"] and "registers" in old:
-            compiled = Compiled(**{part.name: old[part.name] for part in fields(Compiled)})
-            row["seconds"] = old["seconds"]
-        else:
-            compiled = compile_kernel(kernel, signature, capability, (variant.threads, variant.blocks))
-            row["seconds"] = round(time.perf_counter() - begin, 2)
+        made = compiled(launch, capability)
     except Exception as error:  # whatever the compiler raises is a fault of this kernel
-        row["faults"] = [f"does not compile: {type(error).__name__}: {str(error).strip()}"]
-        return row
-    row |= asdict(compiled)
-    if compiled.sass is not None:
-        row["mix"] = grouped(compiled.sass)
-    row["faults"] = faults(compiled, variant, capability)
-    return row
+        return row | {"faults": [f"does not compile: {type(error).__name__}: {str(error).strip()}"]}
+    comparable = before.get("constants") == row["constants"] and "fewest" in before
+    row |= made | {"fewest": min(made["registers"], before["fewest"]) if comparable else made["registers"]}
+    return row | {"faults": faults(row)}
 
 
-def check_all(
-    names: Sequence[str], capabilities: Sequence[tuple[int, int]], jobs: int, known: Rows
-) -> Iterator[dict[str, Any]]:
-    """The rows of all, as they are done; each compute capability in processes of its own.
-
-    A device function is compiled once in a process, for the device that it was first needed on.
-    """
-    variants = all_variants()
-    # A forked process knows the variants already; nothing of CUDA has been started that it could not share.
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
-    for capability in capabilities:
-        tasks = [(name, capability, known) for name in names if variants[name].is_for(capability)]
-        with context.Pool(min(jobs, max(1, len(tasks)))) as pool:
-            yield from pool.imap(_check, tasks)
+# ------------------------------------------------------------------------------------------------------- the command
+def wanted(capability: str, quick: bool = False, only: str = "") -> list[Case]:
+    """The cases for a compute capability; of several with the same kernel the first."""
+    few = {f"{list(NETWORK)}, batch {samples}" for samples in (5, 128)} | {"count up"}
+    found: dict[str, Case] = {}
+    for case in cases():
+        here = capability == EVERYTHING or case.title.startswith(str(list(NETWORK)))
+        if only in case.title and (case.title in few if quick else here):
+            row, _ = described(case, capability)
+            found.setdefault(json.dumps([row["dtype"], row["constants"]]), case)
+    return list(found.values())
 
 
-def _check(task: tuple[str, tuple[int, int], Rows]) -> dict[str, Any]:
-    return check(*task)
+def check_all(tasks: list[tuple[Case, str]], old: dict[str, Row], jobs: int) -> Iterator[Row]:
+    """The rows of all as they are done, so many at once."""
+    if jobs == 1:
+        yield from (check(*task, old) for task in tasks)
+    else:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            yield from pool.map(check, *zip(*tasks, strict=True), [old] * len(tasks))
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The rows as a table in Markdown; below it what is wrong."""
-    heads = ["kernel", "for", "threads", "registers", "stack", "spill", "shared", "instructions", "mix", ""]
-    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * 6 + "---|---|"]
-    wrong = []
+    heads = ("kernel", "for", "shared out as", "threads", "registers", "stack", "spills", "shared", "")
+    lines = [ABOUT, f"| {' | '.join(heads)} |", "|---|---|---|" + "---:|" * 5 + "---|"]
     for row in rows:
-        if row["faults"]:
-            wrong.append(f"{row['kernel']} for {row['capability']}: {'; '.join(row['faults'])}")
-        verdict = "**refused**" if row["faults"] else "ok"
-        if "registers" not in row:
-            lines.append(f"| {row['kernel']} | {row['capability']} | {row['threads']} |{'  |' * 6} {verdict} |")
-            continue
-        cells = [row["kernel"], row["capability"], row["threads"], row["registers"], row["stack"]]
-        cells += [row["spill_stores"] + row["spill_loads"], row["static_shared"] + row["dynamic_shared"]]
-        cells += [*instructions(row), verdict]
-        lines.append(f"| {' | '.join(f'{cell:,}' if isinstance(cell, int) else cell for cell in cells)} |")
-    return "\n".join(lines + ([""] if wrong else []) + wrong)
+        names = ("UNITS", "GROUPS", "SPAN", "BLOCKS", "FORWARD", "DELTA", "GRADIENT", "SPLITS")
+        shapes = [(name.lower(), row["constants"].get(name)) for name in names if name in row["constants"]]
+        shape = ", ".join(f"{k} {'×'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in shapes)
+        numbers = (f"{row[name]:,}" if name in row else "" for name in heads[3:-1])
+        cells = (row["kernel"], row["capability"], shape, *numbers, "**refused**" if row["faults"] else "ok")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, *(f"\n{told(row)}" for row in rows if row["faults"])]) + "\n"
 
 
-def instructions(row: dict[str, Any]) -> tuple[int, str]:
-    """How many there are, and of which groups; of the PTX where there is no machine code to be read."""
-    if row["sass"] is not None:
-        mix = ", ".join(f"{name} {count}" for name, count in row["mix"].items())
-        return sum(row["sass"].values()), mix
-    few = list(row["ptx"].items())[:6]
-    return sum(row["ptx"].values()), "PTX: " + ", ".join(f"{name} {count}" for name, count in few)
+def told(row: Row) -> str:
+    """A row in a line."""
+    return f"{row['kernel']}, {row['capability']}: {'; '.join(row['faults']) or 'ok'}"
 
 
-#: Packages that decide what comes out of a kernel's text.
-COMPILER = ("numba", "llvmlite", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+def save(rows: Sequence[Row], out: Path) -> None:
+    """Write the result, and the table beside it."""
+    result = {"format": results.FORMAT, "what": "compile check", "machine": machine.describe(), "kernels": rows}
+    results.save(result, out, compact=True)
+    write_atomically(out.with_suffix(".md"), table(rows).encode())
 
 
-def earlier(path: Path | None) -> Rows:
-    """The rows of a result file by kernel and capability, if it is there and comes from the same compiler."""
+def earlier(out: Path) -> dict[str, Row]:
+    """The rows of a result, if it is there and comes from the same compiler."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+        found = results.load(out)
     except (OSError, ValueError):
         return {}
-    then, now = found.get("machine", {}).get("versions", {}), machine.versions()
-    if any(then.get(package) != now.get(package) for package in COMPILER):
-        return {}
-    return {(row["kernel"], row["capability"]): row for row in found["kernels"]}
-
-
-def described(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result, as it is kept; ``left`` are the kernels that it lacks."""
-    done = {(row["kernel"], row["capability"]) for row in rows}
-    every = [
-        (name, f"sm_{major}{minor}")
-        for name, variant in all_variants().items()
-        for major, minor in CAPABILITIES
-        if variant.is_for((major, minor))
-    ]
-    return {
-        "format": results.FORMAT,
-        "what": "compile check",
-        "left": [f"{name} for {capability}" for name, capability in every if (name, capability) not in done],
-        "machine": machine.describe(),
-        "kernels": rows,
-    }
-
-
-def chosen(given: argparse.Namespace) -> list[str]:
-    """The kernels that the command line chooses.
-
-    Raises
-    ------
-    ValueError
-        If that is none.
-    """
-    names = [
-        name
-        for name, variant in all_variants().items()
-        if (variant.quick or not given.quick) and (given.only is None or given.only in name)
-    ]
-    if not names:
-        raise ValueError(f"--only={given.only!r} leaves no kernel; expected a part of a kernel's name")
-    return names
-
-
-def capabilities_of(text: str) -> list[tuple[int, int]]:
-    """The compute capabilities in "80,90".
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If one is not known.
-    """
-    known = {f"{major}{minor}": (major, minor) for major, minor in CAPABILITIES}
-    if any(part not in known for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected some of {','.join(known)}")
-    return [known[part] for part in text.split(",")]
+    then, now = found["machine"]["versions"], machine.versions()
+    same = all(then.get(package) == now.get(package) for package in COMPILER)
+    return {f"{row['kernel']}, {row['capability']}": row for row in found["kernels"] if same}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where a kernel is refused, 2 where nothing can be compiled."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fastmlp.bench.cuda_compile", description=__doc__.partition("\n")[0]
-    )
+    about = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m fastmlp.bench.cuda_compile", description=about)
     parser.add_argument("--quick", action="store_true", help="only the few that the tests compile")
-    parser.add_argument("--only", help="only kernels whose name holds this")
-    parser.add_argument(
-        "--capabilities", type=capabilities_of, default=list(CAPABILITIES), help="by default 80,90,100", metavar="LIST"
-    )
+    parser.add_argument("--only", default="", help="only cases whose title holds this")
+    parser.add_argument("--capabilities", default="80,90,100", help="by default 80,90,100", metavar="LIST")
     parser.add_argument("--jobs", type=int, default=machine.cores(), help="compile so many at once")
     parser.add_argument("--out", type=Path, help="the result, JSON; a table is written beside it, .md")
-    parser.add_argument("--go-on", action="store_true", help="keep what --out has of kernels whose text is the same")
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="take what --out has of kernels that are the same; the others may not have more registers than there",
+    )
     given = parser.parse_args(arguments)
+    capabilities = [f"sm_{part}" for part in given.capabilities.split(",")]
+    if not set(capabilities) <= set(GPUS):
+        parser.error(f"--capabilities={given.capabilities}; expected some of 80,90,100")
     reason = missing()
     if reason is not None:
         print(f"error: nothing can be compiled here: {reason}", file=sys.stderr)
         return 2
-    try:
-        names = chosen(given)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    known = earlier(given.out) if given.go_on else {}
-    kept = dict(known)
-    rows: list[dict[str, Any]] = []
-    for row in check_all(names, given.capabilities, given.jobs, known):
-        rows.append(row)
-        kept[row["kernel"], row["capability"]] = row
-        print(f"{row['kernel']}, {row['capability']}: {'; '.join(row['faults']) or 'ok'}", file=sys.stderr, flush=True)
-        if given.out is not None:
-            results.save(described(list(kept.values())), given.out, compact=True)
-    if given.go_on:  # without what the dispatcher has no more
-        rows = [row for row in kept.values() if row["kernel"] in all_variants()]
-    text = table(rows)
-    print(text)
-    if given.out is not None:
-        results.save(described(rows), given.out, compact=True)
-        write_atomically(given.out.with_suffix(".md"), (text + "\n").encode())
-    return int(any(row["faults"] for row in rows))
+    tasks = [(case, which) for which in capabilities for case in wanted(which, given.quick, given.only)]
+    if not tasks:
+        parser.error(f"--only={given.only!r} leaves no kernel; expected a part of a case's title")
+    old = earlier(given.out) if given.out is not None and given.go_on else {}
+    rows: dict[str, Row] = {}
+    for row in check_all(tasks, old, given.jobs):
+        rows[f"{row['kernel']}, {row['capability']}"] = row
+        print(told(row), flush=True)
+        if given.out is not None:  # with what is still to be judged, should this be the last
+            save(list((rows if len(rows) == len(tasks) else old | rows).values()), given.out)
+    return int(any(row["faults"] for row in rows.values()))
 
 
 if __name__ == "__main__":
