@@ -100,11 +100,11 @@ def cases() -> list[Case]:
 
 
 class Recorder:
-    """In the place of a device and its memory: keeps what is to be launched last, in ``launch``."""
+    """In the place of a device: keeps what is to be launched last."""
 
     def __init__(self, gpu: Gpu, make: Any) -> None:
         self.multiprocessors, self.shared_memory = gpu
-        self.make, self.asked = make, {}
+        self.make, self.asked = make, dict[Any, tuple[str, Row]]()
 
     def kernel(self, name: str, function: str, constants: tuple, threads: int) -> Any:
         made = self.make(name, function, constants, threads)
@@ -114,19 +114,8 @@ class Recorder:
     def launch(
         self, kernel: Any, blocks: int, threads: int, given: Any, stream: Any, shared: int = 0, **_: Any
     ) -> None:
-        self.last = Launch(*self.asked[kernel], kernel, threads, given, shared)
-
-    def empty(self, size: int, dtype: Any, *what: str) -> np.ndarray:
-        return np.empty(1, dtype)
-
-    def scratch(self, device: Any, stream: Any, key: Any, size: int, dtype: Any) -> np.ndarray:
-        return np.empty(1, dtype)
-
-    def clear(self, array: Any, stream: Any) -> None:
-        pass
-
-    def fetch(self, array: Any, stream: Any) -> Any:
-        return array
+        file, constants = self.asked[kernel]
+        self.last = Launch(file, constants, kernel, threads, given, shared)
 
 
 def launched(case: Case, gpu: Gpu) -> Launch:
@@ -140,8 +129,13 @@ def launched(case: Case, gpu: Gpu) -> Launch:
     one, order = np.empty(1, network.dtype), np.empty(case.samples, np.int32)
     X = np.empty(case.samples * network.sizes[0], case.inputs)
     Y = order if network.loss == CROSS_ENTROPY else one
-    stand_ins = {name: getattr(recorder, name) for name in ("empty", "scratch", "clear", "fetch")}
-    with mock.patch.multiple(memory, **stand_ins), mock.patch.object(launch, "kernel", recorder.kernel):
+    of_memory: dict[str, Any] = {
+        "empty": lambda size, dtype, *what: np.empty(1, dtype),
+        "scratch": lambda device, stream, key, size, dtype: np.empty(1, dtype),
+        "clear": lambda array, stream: None,
+        "fetch": lambda array, stream: array,
+    }
+    with mock.patch.multiple(memory, **of_memory), mock.patch.object(launch, "kernel", recorder.kernel):
         if job == "train":
             arrays = Arrays(one, one, X, Y, order, one, one, one)
             launch.train(network, case.rule, arrays, case.samples, case.errors, queue)
@@ -192,19 +186,14 @@ def compiled(launch: Launch, capability: str) -> Row:
         )
     link_for = "-arch=sm_{}{}{}".format(*exact)
     log, ptx = link(code, "info_log", link_for), link(code, "linked_ptx", link_for, "-ptx")
-    number = {
-        name: max(map(int, re.findall(pattern, log)), default=0)
-        for name, pattern in (
-            ("registers", r"Used (\d+) registers"),
-            ("stack", r"(\d+) bytes stack frame"),
-            ("spills", r"(\d+) bytes spill loads"),
-            ("shared", r"(\d+) bytes smem"),
-        )
-    }
-    if not number["registers"]:
+    patterns = {"registers": "Used N registers", "stack": "N bytes stack frame", "spills": "N bytes spill loads"}
+    patterns["shared"] = "N bytes smem"
+    numbers = {name: re.findall(pattern.replace("N", r"(\d+)"), log) for name, pattern in patterns.items()}
+    if not numbers["registers"]:
         raise ValueError(f"the linker's log tells no registers: {log!r}")
+    most = {name: max(map(int, found), default=0) for name, found in numbers.items()}  # if a function is called, of all
     doubles = Counter(re.findall(r"(?<![\w.])[a-z]\w*(?:\.\w+)*\.f64(?:\.\w+)*", ptx))
-    return {**number, "shared": number["shared"] + launch.shared, "float64": dict(doubles)}
+    return {**most, "shared": most["shared"] + launch.shared, "float64": dict(doubles)}
 
 
 def link(code: bytes, what: str, *options: str) -> str:
@@ -251,7 +240,7 @@ def digest() -> str:
 def described(case: Case, capability: str) -> tuple[Row, Launch]:
     """The part of a row that is known before compiling, and what is to be compiled for it."""
     launch = launched(case, GPUS[capability])
-    row = {"kernel": f"{launch.file}: {case.title}", "capability": capability, "digest": digest()}
+    row: Row = {"kernel": f"{launch.file}: {case.title}", "capability": capability, "digest": digest()}
     row |= {"dtype": case.network.dtype, "threads": launch.threads, "constants": launch.constants}
     return json.loads(json.dumps(row)), launch
 
