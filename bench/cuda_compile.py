@@ -229,18 +229,18 @@ def faults(row: Row) -> list[str]:
     return found
 
 
-def digest() -> str:
-    """Of the kernels' files and those that they call."""
+def digest(file: str) -> str:
+    """Of a kernel's file and those that it calls."""
     from fastmlp.kernels.cuda.specialise import CALLED, HERE
 
-    files = (*CALLED, "persistent.py", "tiled.py", "elements.py")
-    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in files)).hexdigest()[:16]
+    texts = ((HERE / name).read_bytes() for name in (*CALLED, f"{file}.py"))
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 def described(case: Case, capability: str) -> tuple[Row, Launch]:
     """The part of a row that is known before compiling, and what is to be compiled for it."""
     launch = launched(case, GPUS[capability])
-    row: Row = {"kernel": f"{launch.file}: {case.title}", "capability": capability, "digest": digest()}
+    row: Row = {"kernel": f"{launch.file}: {case.title}", "capability": capability, "digest": digest(launch.file)}
     row |= {"dtype": case.network.dtype, "threads": launch.threads, "constants": launch.constants}
     return json.loads(json.dumps(row)), launch
 
