@@ -61,12 +61,22 @@ class Case(NamedTuple):
 class Launch(NamedTuple):
     """A kernel as it would be launched."""
 
-    file: str
-    constants: Row
     kernel: Any
     threads: int
     arguments: Sequence[Any]
     shared: int
+
+    @property
+    def file(self) -> str:
+        """Its own, without ".py"."""
+        return self.kernel.py_func.__module__.split("_")[2]
+
+    @property
+    def constants(self) -> Row:
+        """What stands in its module for the compiler, given and worked out: sizes, names, shapes of tiles."""
+        found = self.kernel.py_func.__globals__.items()
+        constants = {k: v for k, v in found if k.isupper() and isinstance(v, (int, str, tuple))}
+        return {"FUNCTION": self.kernel.py_func.__name__, **constants}
 
 
 def cases() -> list[Case]:
@@ -101,20 +111,13 @@ def cases() -> list[Case]:
 class Recorder:
     """In the place of a device: keeps what is to be launched last."""
 
-    def __init__(self, gpu: Gpu, make: Any) -> None:
+    def __init__(self, gpu: Gpu) -> None:
         self.multiprocessors, self.shared_memory = gpu
-        self.make, self.asked = make, dict[Any, tuple[str, Row]]()
-
-    def kernel(self, name: str, function: str, constants: tuple, threads: int) -> Any:
-        made = self.make(name, function, constants, threads)
-        self.asked[made.compiled] = name, {"FUNCTION": function, **dict(constants)}
-        return made
 
     def launch(
         self, kernel: Any, blocks: int, threads: int, given: Any, stream: Any, shared: int = 0, **_: Any
     ) -> None:
-        file, constants = self.asked[kernel]
-        self.last = Launch(file, constants, kernel, threads, given, shared)
+        self.last = Launch(kernel, threads, given, shared)
 
 
 def launched(case: Case, gpu: Gpu) -> Launch:
@@ -123,7 +126,7 @@ def launched(case: Case, gpu: Gpu) -> Launch:
     from fastmlp.kernels.cuda.device import Queue
     from fastmlp.kernels.cuda.records import Arrays
 
-    network, job, recorder = case.network, case.job, Recorder(gpu, launch.kernel)
+    network, job, recorder = case.network, case.job, Recorder(gpu)
     queue = Queue(recorder, None)  # type: ignore[arg-type]
     one, order = np.empty(1, network.dtype), np.empty(case.samples, np.int32)
     X = np.empty(case.samples * network.sizes[0], case.inputs)
@@ -134,7 +137,7 @@ def launched(case: Case, gpu: Gpu) -> Launch:
         "clear": lambda array, stream: None,
         "fetch": lambda array, stream: array,
     }
-    with mock.patch.multiple(memory, **of_memory), mock.patch.object(launch, "kernel", recorder.kernel):
+    with mock.patch.multiple(memory, **of_memory):
         if job == "train":
             arrays = Arrays(one, one, X, Y, order, one, one, one)
             launch.train(network, case.rule, arrays, case.samples, queue)
@@ -229,11 +232,11 @@ def faults(row: Row) -> list[str]:
 
 
 def digest(file: str) -> str:
-    """Of a kernel's file and those that it calls."""
+    """Of a kernel's file and those that it calls; what it takes from plans.py can be seen in its constants."""
     from fastmlp.kernels.cuda.specialise import CALLED, HERE
 
-    texts = ((HERE / name).read_bytes() for name in (*CALLED, f"{file}.py"))
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+    names = [name for name in (*CALLED, f"{file}.py") if name != "plans.py"]
+    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in names)).hexdigest()[:16]
 
 
 def described(case: Case, capability: str) -> tuple[Row, Launch]:
