@@ -6,6 +6,7 @@ import pytest
 from fastmlp.kernels import Network
 from fastmlp.kernels.cuda import plans
 from fastmlp.kernels.cuda.plans import Given, Gpu
+from fastmlp.kernels.cuda.shapes import Tile
 
 #: Multiprocessors, and bytes of shared memory that a block may have: H100, A100, RTX 4060.
 GPUS = {"H100": Gpu(132, 232_448), "A100": Gpu(108, 166_912), "RTX 4060": Gpu(24, 101_376)}
@@ -14,7 +15,7 @@ LAB = (784, 100, 10)
 
 
 def given(batch: int, inputs: str = "float32", slots: int = 1) -> Given:
-    return Given("momentum", slots, batch, inputs, True, True)
+    return Given("momentum", slots, batch, inputs, True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -44,7 +45,11 @@ def test_persistent_layouts_keep_to_the_limits(sizes, inputs, gpu):
             assert plan["BLOCKS"] <= GPUS[gpu].multiprocessors
             assert plan["BLOCKS"] * plan["GROUPS"] * plan["UNITS"] >= sizes[1]
             assert (plan["BLOCKS"] - 1) * plan["GROUPS"] * plan["UNITS"] < sizes[1]  # no block is idle
-            assert batch <= plan["GROUPS"] * plan["SPAN"] <= 1024
+            threads, vector = plan["GROUPS"] * plan["SPAN"], 16 // np.dtype(dtype).itemsize
+            assert batch <= threads <= 512
+            weights = plan["UNITS"] * vector * -(-sizes[0] // (vector * plan["SPAN"]))  # of a thread
+            words = 4 * weights * np.dtype(dtype).itemsize // 4  # with two moments, and their gradient
+            assert words + 80 <= min(250, 65_536 // threads)
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -56,7 +61,7 @@ def test_tiles_keep_to_the_limits(sizes, dtype, gpu):
         for job in ("train", "gradient", "evaluate", "predict", "feedforward"):
             plan = plans.tiled(network, job, given(batch), GPUS[gpu])
             for kind in ("FORWARD", "DELTA", "GRADIENT"):
-                tile = plans.Tile(*plan[kind])
+                tile = Tile(*plan[kind])
                 assert tile.squares * tile.ways(plan["THREADS"]) <= plan["THREADS"] <= 1024
                 assert tile.numbers(plan["THREADS"]) * np.dtype(dtype).itemsize < GPUS[gpu].shared_memory
                 assert tile.rows % tile.down == tile.columns % tile.across == 0

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ COMPILE = """
 import json
 from types import SimpleNamespace
 from unittest import mock
+import numpy as np
 from fastmlp.kernels.cuda import launch
-from fastmlp.kernels.cuda.toolkit import types
+from fastmlp.kernels.cuda.toolkit import compiled_for
 from numba.cuda import dispatcher
 from numba.cuda.cudadrv import devices
 
@@ -32,7 +34,7 @@ with (
     mock.patch.object(dispatcher._Kernel, "bind", lambda self: self._codelibrary.get_asm_str()),  # all but loading it
 ):
     kernel = launch.element_kernel("look", {rule!r})
-    kernel.compile((types.float32[::1], types.uint32[::1]))
+    compiled_for(kernel, (np.zeros(1, np.float32), np.zeros(1, np.uint32)))
 print(json.dumps([sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values())]))
 """
 
@@ -66,6 +68,20 @@ def test_a_second_process_finds_what_the_first_has_compiled(tmp_path):
     assert written(tmp_path) == first
     assert compiled_elsewhere("momentum", tmp_path) == [0, 1]
     assert first.items() < written(tmp_path).items()
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_damaged_code_on_disk_is_compiled_anew(tmp_path, ending, left):
+    compiled_elsewhere("plain", tmp_path)
+    (damaged,) = tmp_path.rglob(f"*.{ending}")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: int(left * len(whole))])
+    told = "import warnings\nwarnings.simplefilter('always')\n"
+    done = run_python(told + COMPILE.format(rule="plain"), NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "was damaged and is compiled anew" in done.stderr
+    assert compiled_elsewhere("plain", tmp_path) == [1, 0]
 
 
 def test_sizes_do_not_mix(folder):
@@ -112,3 +128,13 @@ def test_without_a_place_on_disk_it_works(folder, fault, monkeypatch):
     assert loaded.RULE == "adam"
     assert not is_cacheable(loaded)
     assert not list(folder.glob("*.py")) + list(folder.glob("*.tmp"))  # nothing half written
+
+
+def test_all_that_kernels_import_is_part_of_the_name():
+    """Whatever else changed would leave old compiled code in use."""
+    called = {(specialise.HERE / name).resolve() for name in specialise.CALLED}
+    for name in ("persistent", "tiled", "elements", *(path.stem for path in called if path.parent == specialise.HERE)):
+        source = (specialise.HERE / f"{name}.py").read_text(encoding="utf-8")
+        for imported in re.findall(r"^ *from (fastmlp\.[\w.]+) import", source, re.M):
+            path = (specialise.HERE.parents[1] / imported.removeprefix("fastmlp.").replace(".", "/")).with_suffix(".py")
+            assert path.resolve() in called | {specialise.HERE / "missing.py"}, f"{name}.py imports {imported}"

@@ -27,9 +27,9 @@ from fastmlp.kernels.cuda.instructions import (
     send_double,
     wait_copies,
 )
-from fastmlp.kernels.cuda.plans import lanes, samples_together
 from fastmlp.kernels.cuda.records import Hyperparameters
 from fastmlp.kernels.cuda.rows import row_functions
+from fastmlp.kernels.cuda.shapes import lanes, samples_together
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 # The constants of one network, batch size and device; other values stand here in the copies that are compiled.
@@ -53,8 +53,8 @@ FIRST = 16
 FIRST_STRIDE = 800
 SECOND = 80_016
 SECOND_STRIDE = 128
-UNITS = 4
-GROUPS = 2
+UNITS = 1
+GROUPS = 8
 SPAN = 64
 BLOCKS = 13
 
@@ -100,7 +100,6 @@ SHARES = max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or (n * SMALL <= THREADS 
 SHARE_ROUNDS = -(-BATCH // SHARES)
 SMALL_ROUNDS = -(-(SMALL if BIAS else OUTPUT_BIASES) * SHARES // THREADS)
 ASKED = min(BLOCKS, 13)  # words that a thread asks for before it looks at the first
-ALL_LANES = 0xFFFFFFFF
 STATE_SIZE = max(SLOTS, 1)
 OWN_STATE, SMALL_STATE = STATE_SIZE * MINE, STATE_SIZE * SMALL
 TWO_SAMPLES = 2 * BATCH
@@ -285,7 +284,7 @@ def report(kept, totals, data, rows, step):
             loss += totals[2 * warp]
             error += totals[2 * warp + 1]
         data.losses[step] = loss / T(rows)
-        data.errors[step] = error / T(int32(rows * OUTPUTS))
+        data.errors[step] = error / (T(rows) * T(OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)

@@ -9,15 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastmlp.kernels.cuda.shapes import Tile, lanes, samples_together
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE, Network
 
-__all__ = ["Given", "Gpu", "Tile", "persistent", "tiled"]
+__all__ = ["Given", "Gpu", "persistent", "tiled"]
 
 #: Bytes of shared memory that all arrays of a kernel but the samples' may have: what needs no asking.
 STATIC_SHARED = 46 * 1024
 
-#: Registers that a thread needs besides its weights and their state, and has in all.
-OTHER_REGISTERS, REGISTERS = 100, 250
+#: Registers that a thread needs besides its weights and their state, and has at most; those of a multiprocessor.
+OTHER_REGISTERS, REGISTERS, ALL_REGISTERS = 80, 250, 65_536
+
+#: Threads of a block of the persistent kernel at most.
+MOST_THREADS = 512
 
 #: The largest batch that is trained by the persistent kernel; above, tiles use the GPU better.
 PERSISTENT_BATCH = 64
@@ -58,46 +62,34 @@ def common_constants(network: Network, given: Given) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------------- persistent
-def shapes(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, dict[str, int]]]:
-    """Ways to share out the units, each with the cycles that a step is expected to take."""
+def layouts(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[tuple[int, float], dict[str, int]]]:
+    """Ways to share out the units, each with its rank: one unit a thread before two, which were slower; then cycles."""
     inputs, hidden, outputs = network.sizes
     itemsize = np.dtype(network.dtype).itemsize
     vector = 16 // itemsize
-    vectors_of_row = -(-inputs // vector)
     for span in (32, 64, 96, 128, 160, 192, 224, 256):
-        vectors = -(-vectors_of_row // span)
+        vectors = -(-inputs // (vector * span))
         for units in (1, 2):
-            numbers = units * vector * vectors * (2 + given.slots)
-            if vectors > 4 or numbers * itemsize // 4 + OTHER_REGISTERS > REGISTERS:
-                continue
-            for groups in range(1, min(512 // span, -(-hidden // units)) + 1):
-                blocks = -(-hidden // (groups * units))
-                threads = groups * span
-                if blocks <= gpu.multiprocessors and threads >= min(given.batch, 512):
-                    constants = {"UNITS": units, "GROUPS": groups, "SPAN": span, "BLOCKS": blocks}
-                    if fits(network, given, gpu, constants):
-                        yield cycles(given.batch, outputs, vectors, constants), constants
+            registers = units * vector * vectors * (2 + given.slots) * itemsize // 4 + OTHER_REGISTERS
+            for groups in range(1, min(MOST_THREADS // span, -(-hidden // units)) + 1):
+                blocks, threads = -(-hidden // (groups * units)), groups * span
+                constants = {"UNITS": units, "GROUPS": groups, "SPAN": span, "BLOCKS": blocks}
+                if (
+                    vectors <= 4
+                    and registers <= min(REGISTERS, ALL_REGISTERS // threads)
+                    and blocks <= gpu.multiprocessors
+                    and threads >= given.batch
+                    and fits(network, given, gpu, constants)
+                ):
+                    yield (units, cycles(given.batch, outputs, vectors, constants)), constants
 
 
 def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
-    """What a step takes, roughly: instructions and loads of the first layer, its sums, and the exchange."""
-    threads, units, together = c["GROUPS"] * c["SPAN"], c["UNITS"], samples_together(c["UNITS"], batch)
-    warps, held = max(3.0, threads / 128), -(-batch // together) * together
-    forward = held / together * (vectors * together * (units * 4 + 4) + 12 * units * together + 40)
-    backward = batch * (vectors * (units * 4 + 4) + 2 * units + 8)
-    loads = 2 * held * vectors * threads / 32 * 4
-    turns = -(-batch * lanes(outputs) // threads) * -(-c["BLOCKS"] // 13)
-    return max((forward + backward) * warps, loads) + turns * 700 + 20 * c["BLOCKS"]
-
-
-def samples_together(units: int, batch: int) -> int:
-    """Samples that a thread of the persistent kernel multiplies at once; ``TOGETHER`` there."""
-    return min(max(4 // units, 1), 1 << (batch.bit_length() - 1))
-
-
-def lanes(outputs: int) -> int:
-    """Threads that share a row of so many outputs."""
-    return 1 if outputs == 1 else min(32, 1 << (outputs - 1).bit_length())
+    """What a step takes, roughly: to choose among layouts. The numbers fit what an H200 took (bench/NOTES.md)."""
+    threads, units = c["GROUPS"] * c["SPAN"], c["UNITS"]
+    instructions = 2 * vectors * (4 * units + 4) + 14 * units + 18  # of a thread for a sample
+    rounds = -(-batch * lanes(outputs) // threads)  # of rows of outputs
+    return 280 * c["BLOCKS"] + 700 * rounds + batch * (420 + 1.4 * instructions * max(2.0, threads / 128))
 
 
 def sample_row(inputs: int, inputs_dtype: str, dtype: str) -> int:
@@ -124,7 +116,7 @@ def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | Non
     """The constants of `fastmlp.kernels.cuda.persistent`; None where it is not for this network and batch."""
     if network.layers != 2 or given.batch > PERSISTENT_BATCH or network.sizes[-1] > 256:
         return None
-    found = sorted(shapes(network, given, gpu), key=lambda pair: pair[0])
+    found = sorted(layouts(network, given, gpu), key=lambda pair: pair[0])
     if not found:
         return None
     first, second = network.table.tolist()
@@ -145,8 +137,6 @@ def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | Non
 
 
 # ------------------------------------------------------------------------------------------------------------ tiled
-PAD = 4  #: numbers between the lines of a tile's staging memory, which would else begin in the same banks
-STAGES = 3  #: chunks of a tile in shared memory: one in work, the others on their way
 
 #: Threads of a block; rows and columns of a tile that are tried, sums of a thread, and products staged at a time.
 TILE_THREADS = 256
@@ -156,51 +146,25 @@ DEPTHS = (16, 32, 64, 128, 256)
 STAGED = 32  #: numbers at most that a thread has on their way
 SPLITS = (1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 26, 32, 44, 64)
 
-#: The largest part of a batch, or of samples to predict, that is gone through at once.
+#: Samples that are predicted or evaluated at once, at most.
 MOST_ROWS = 1 << 17
 
 #: Cycles: from global memory to registers; of a barrier of the grid. Bytes in a cycle that a multiprocessor gets.
 LATENCY, MEETING, BYTES = 700, 1800, 20
 
 
-class Tile(NamedTuple):
-    """The shape of a tile: its sums, those of a thread, and how many products are staged at a time."""
-
-    rows: int
-    columns: int
-    down: int
-    across: int
-    depth: int
-
-    def ways(self, threads: int) -> int:
-        """Threads that share a square of sums, each with a part of the depth: a power of two."""
-        ways = 1
-        while 2 * ways * self.squares <= threads and self.depth % (8 * ways) == 0:
-            ways *= 2
-        return ways
-
-    @property
-    def squares(self) -> int:
-        """Threads that it takes to hold the sums once."""
-        return (self.rows // self.down) * (self.columns // self.across)
-
-    def numbers(self, threads: int) -> int:
-        """Numbers of shared memory that it takes: staged chunks of both operands, then the sums of every way."""
-        staged = STAGES * (self.depth + PAD) * (self.rows + self.columns + 2 * PAD)
-        return max(staged, self.ways(threads) * self.rows * self.columns)
-
-    def cycles(self, k: int, itemsize: int) -> float:
-        """What a block takes for a tile of sums over k, roughly: to choose among tiles, not to foretell a time."""
-        ways, square = self.ways(TILE_THREADS), self.down * self.across
-        warps = -(-ways * self.squares // 32)
-        # Four k of a square: its products, the loads for them, the loop. A lone warp waits half of the time.
-        work = (4 * square + self.down + self.across + 10) / 4 * max(2.0, warps / 4)
-        loads = (self.down + 0.4 * self.across) * warps
-        vectors = -(-(self.rows + self.columns) * self.depth * itemsize // 16 // TILE_THREADS)
-        bytes_ = self.depth * (self.rows + self.columns) * itemsize
-        chunk = self.depth / ways * max(work, loads) * itemsize / 4 + 300 + 200 * vectors
-        finishing = 1000 + self.rows * self.columns / TILE_THREADS * (150 + 10 * ways)
-        return -(-k // self.depth) * max(chunk, bytes_ / BYTES) + 2 * LATENCY + finishing
+def tile_cycles(tile: Tile, k: int, itemsize: int) -> float:
+    """What a block takes for a tile of sums over k, roughly: to choose among tiles, not to foretell a time."""
+    ways, square = tile.ways(TILE_THREADS), tile.down * tile.across
+    warps = -(-ways * tile.squares // 32)
+    # Four k of a square: its products, the loads for them, the loop. A lone warp waits half of the time.
+    work = (4 * square + tile.down + tile.across + 10) / 4 * max(2.0, warps / 4)
+    loads = (tile.down + 0.4 * tile.across) * warps
+    vectors = -(-(tile.rows + tile.columns) * tile.depth * itemsize // 16 // TILE_THREADS)
+    bytes_ = tile.depth * (tile.rows + tile.columns) * itemsize
+    chunk = tile.depth / ways * max(work, loads) * itemsize / 4 + 300 + 200 * vectors
+    finishing = 1000 + tile.rows * tile.columns / TILE_THREADS * (150 + 10 * ways)
+    return -(-k // tile.depth) * max(chunk, bytes_ / BYTES) + 2 * LATENCY + finishing
 
 
 @lru_cache(maxsize=8)
@@ -227,7 +191,7 @@ def best_tile(products: list[tuple[int, int, int]], dtype: str, gpu: Gpu, splits
         total = 0.0 if parts == 1 else MEETING + parts * sum(m * n for m, n, _ in products) * itemsize / BYTES / 100
         for m, n, k in products:
             count = -(-m // tile.rows) * -(-n // tile.columns) * parts
-            total += -(-count // gpu.multiprocessors) * tile.cycles(-(-k // parts), itemsize)
+            total += -(-count // gpu.multiprocessors) * tile_cycles(tile, -(-k // parts), itemsize)
         return total
 
     choices = [(tile, parts) for tile in tiles(dtype, gpu.shared_memory) for parts in splits]

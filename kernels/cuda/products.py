@@ -22,7 +22,7 @@ from fastmlp.kernels.cuda.instructions import (
     remainder,
     wait_older_copies,
 )
-from fastmlp.kernels.cuda.plans import PAD, STAGES, Tile
+from fastmlp.kernels.cuda.shapes import PAD, STAGES, Tile
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
 
 __all__ = ["Lines", "Operand", "own_lines", "product_of", "sample_lines"]

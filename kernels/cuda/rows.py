@@ -8,7 +8,7 @@ import math
 from typing import Any, NamedTuple
 
 from fastmlp.kernels.cuda.functions import activation, loss, loss_delta
-from fastmlp.kernels.cuda.plans import lanes
+from fastmlp.kernels.cuda.shapes import lanes
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
 
 __all__ = ["RowFunctions", "row_functions"]

@@ -18,10 +18,10 @@ samples, at ``order``. What comes between the layers is in ``values`` and ``delt
 
 from fastmlp.kernels.cuda.functions import activations, update
 from fastmlp.kernels.cuda.instructions import acquire, arrive, quotient, remainder
-from fastmlp.kernels.cuda.plans import Tile, lanes
 from fastmlp.kernels.cuda.products import Operand, own_lines, product_of, sample_lines
 from fastmlp.kernels.cuda.records import Hyperparameters
 from fastmlp.kernels.cuda.rows import row_functions
+from fastmlp.kernels.cuda.shapes import Tile, lanes
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 # The constants of one network, kind of batch and device; other values stand here in the copies that are compiled.
@@ -225,7 +225,7 @@ def report(work, rows, step):
         loss, error = row.total(loss, 32), row.total(error, 32)
         if int32(cuda.threadIdx.x) == 0:
             data.losses[step] = loss / T(rows)
-            data.errors[step] = error / T(int32(rows * OUTPUTS))
+            data.errors[step] = error / (T(rows) * T(OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)

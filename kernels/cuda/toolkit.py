@@ -16,6 +16,7 @@ import importlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,27 @@ def compiled_for(kernel: Any, arguments: Sequence[Any]) -> Any:
     """
     if SIMULATED:
         return kernel.overloads[()]
-    return kernel.compile(tuple(kernel.typeof_pyval(argument) for argument in arguments))
+    types_ = tuple(kernel.typeof_pyval(argument) for argument in arguments)
+    try:
+        return kernel.compile(types_)
+    except Exception as error:  # what reading a damaged pickle may raise is anything
+        if not forget(kernel):
+            raise
+        compiled = kernel.compile(types_)  # which raises again what had another cause
+        warnings.warn(f"kept code of a CUDA kernel was damaged and is compiled anew ({error})", RuntimeWarning, 2)
+        return compiled
+
+
+def forget(kernel: Any) -> bool:
+    """Remove what Numba keeps of a kernel on disk; whether there was something.
+
+    Numba loads whatever its files hold. What a full disk has cut short would else break every later run.
+    """
+    folder, source = kernel.stats.cache_path, Path(kernel.py_func.__code__.co_filename)
+    kept = list(Path(folder).glob(f"{source.stem}.*.nb[ic]")) if folder else []
+    for path in kept:
+        path.unlink(missing_ok=True)
+    return bool(kept)
 
 
 def allow_shared_memory(compiled: Any, size: int, number: int) -> None:

@@ -1,0 +1,45 @@
+"""The shapes that kernels and plans agree on. What stands here is compiled in: a change makes all kernels anew."""
+
+from typing import NamedTuple
+
+__all__ = ["PAD", "STAGES", "Tile", "lanes", "samples_together"]
+
+PAD = 4  #: numbers between the lines of a tile's staging memory, which would else begin in the same banks
+STAGES = 3  #: chunks of a tile in shared memory: one in work, the others on their way
+
+
+class Tile(NamedTuple):
+    """The shape of a tile: its sums, those of a thread, and how many products are staged at a time."""
+
+    rows: int
+    columns: int
+    down: int
+    across: int
+    depth: int
+
+    def ways(self, threads: int) -> int:
+        """Threads that share a square of sums, each with a part of the depth: a power of two."""
+        ways = 1
+        while 2 * ways * self.squares <= threads and self.depth % (8 * ways) == 0:
+            ways *= 2
+        return ways
+
+    @property
+    def squares(self) -> int:
+        """Threads that it takes to hold the sums once."""
+        return (self.rows // self.down) * (self.columns // self.across)
+
+    def numbers(self, threads: int) -> int:
+        """Numbers of shared memory that it takes: staged chunks of both operands, then the sums of every way."""
+        staged = STAGES * (self.depth + PAD) * (self.rows + self.columns + 2 * PAD)
+        return max(staged, self.ways(threads) * self.rows * self.columns)
+
+
+def samples_together(units: int, batch: int) -> int:
+    """Samples that a thread of the persistent kernel multiplies at once; ``TOGETHER`` there."""
+    return min(max(4 // units, 1), 1 << (batch.bit_length() - 1))
+
+
+def lanes(outputs: int) -> int:
+    """Threads that share a row of so many outputs."""
+    return 1 if outputs == 1 else min(32, 1 << (outputs - 1).bit_length())
