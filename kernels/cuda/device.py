@@ -30,7 +30,6 @@ class Device:
     multiprocessors : int
     shared_memory : int
         Bytes that a block may have, once asked for.
-    shared_memory_per_multiprocessor, registers_per_multiprocessor : int
     """
 
     def __init__(self, number: int) -> None:
@@ -42,8 +41,6 @@ class Device:
             self.compute_capability: tuple[int, int] = tuple(gpu.compute_capability)
             self.multiprocessors: int = gpu.MULTIPROCESSOR_COUNT
             self.shared_memory: int = gpu.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-            self.shared_memory_per_multiprocessor: int = gpu.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-            self.registers_per_multiprocessor: int = gpu.MAX_REGISTERS_PER_MULTIPROCESSOR
         self._allowed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     def __repr__(self) -> str:
