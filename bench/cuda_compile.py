@@ -232,11 +232,11 @@ def faults(row: Row) -> list[str]:
 
 
 def digest(file: str) -> str:
-    """Of a kernel's file and those that it calls; what it takes from plans.py can be seen in its constants."""
+    """Of a kernel's file and those that it calls."""
     from fastmlp.kernels.cuda.specialise import CALLED, HERE
 
-    names = [name for name in (*CALLED, f"{file}.py") if name != "plans.py"]
-    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in names)).hexdigest()[:16]
+    texts = ((HERE / name).read_bytes() for name in (*CALLED, f"{file}.py"))
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 def described(case: Case, capability: str) -> tuple[Row, Launch]:
