@@ -195,8 +195,17 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
     CHUNK = A_SIZE + (DEPTH * (COLUMNS + PAD) if B_COLUMNS else COLUMNS * (DEPTH + PAD))
     ALL_STAGES = STAGES * CHUNK
     SUMS, X_SIZE, Y_SIZE = DOWN * ACROSS, DOWN * V, ACROSS * V
+    X_ROW, X_K = (1, DOWN) if A_COLUMNS else (V, 1)  # from row to row, and from k to k, of what is taken at once
+    Y_ROW, Y_K = (1, ACROSS) if B_COLUMNS else (V, 1)
     a_vectors, begin_a, stage_a, take_a = staging(dtype, ROWS, DEPTH, (threads, DOWN), *a)
     b_vectors, begin_b, stage_b, take_b = staging(dtype, COLUMNS, DEPTH, (threads, ACROSS), *b)
+
+    @cuda.jit(device=True, forceinline=True)
+    def add_products(sums, x, y, q):
+        """Add the products of one k; called for each, as a loop over them leaves x and y in memory on sm_100."""
+        for i in range(DOWN):
+            for j in range(ACROSS):
+                sums[i * ACROSS + j] += x[i * X_ROW + q * X_K] * y[j * Y_ROW + q * Y_K]
 
     @cuda.jit(device=True, forceinline=True)
     def multiply(thread, sums, pool, base, left):
@@ -208,14 +217,11 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
             for k in range(first, int32(first + min(SHARE, left)), int32(V)):
                 take_a(x, pool, base, own_a, k)
                 take_b(y, pool, int32(base + A_SIZE), own_b, k)
-                for q in range(V):
-                    for i in range(DOWN):
-                        for j in range(ACROSS):
-                            x_at, y_at = (
-                                q * DOWN + i if A_COLUMNS else i * V + q,
-                                q * ACROSS + j if B_COLUMNS else j * V + q,
-                            )
-                            sums[i * ACROSS + j] += x[x_at] * y[y_at]
+                add_products(sums, x, y, 0)
+                add_products(sums, x, y, 1)
+                if V == 4:
+                    add_products(sums, x, y, 2)
+                    add_products(sums, x, y, 3)
 
     @cuda.jit(device=True, forceinline=True)
     def store(thread, sums, pool):

@@ -157,7 +157,7 @@ def test_layouts_of_the_tiled_kernel(splits, dtype, threads):
 @pytest.mark.parametrize("path", PATHS)
 def test_plans_for_the_least_shared_memory_fit(path, monkeypatch):
     """What a plan takes for granted is what its kernel needs."""
-    network, given = Network.build((9, 5, 3)), Given("momentum", 1, 3, "float32", True, True)
+    network, given = Network.build((9, 5, 3)), Given("momentum", 1, 3, "float32", True)
     monkeypatch.setattr(plans, "persistent", CHOSEN["persistent"] if path == "persistent" else lambda *given: None)
     monkeypatch.setattr(plans, "tiled", CHOSEN["tiled"])
 
