@@ -574,6 +574,33 @@ sys.exit(gpu.main(["--out", sys.argv[1]]))
 """
 
 
+def test_profiled_are_two_epochs_of_a_work_for_each_kernel(tmp_path, monkeypatch):
+    """What Nsight Compute would start, with a file in the tool's place."""
+    monkeypatch.setenv("PATH", "")
+    assert gpu.profiled(tmp_path) == {}
+    tool = tmp_path / "ncu"
+    tool.write_text("")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    commands = gpu.profiled(tmp_path)
+    assert all(command[0] == str(tool) for command in commands.values())
+    works = {SUITES["gpu"].jobs[int(command[-1])][0] for command in commands.values()}
+    assert {work.batch_size for work in works} == {5, 10_000}
+    assert len(commands) == 2 * len(works)  # by part, and by line
+    taken = []
+
+    class Noted(contender(NUMPY)):
+        def run(self, steps):
+            taken.append(steps)
+            return super().run(steps)
+
+    monkeypatch.setitem(CONTENDERS, gpu_steps.OURS, Noted)
+    monkeypatch.setattr(gpu_steps, "PROFILED_STEPS", 3)
+    name, index = next(command for command in commands.values() if command[-1] == "0")[-2:]
+    assert gpu_steps.main(name, index) == 0
+    assert taken == [3, 3]
+
+
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
 def test_minutes_are_checked(minutes, command, capsys):
     with pytest.raises(SystemExit):

@@ -156,7 +156,10 @@ def planted(fault: Fault) -> Iterator[None]:
         changed = specialise._load_from_memory("fastmlp.kernels.cuda.products", fault.text)
         patches.append(mock.patch.dict(sys.modules, {changed.__name__: changed}))
     else:
-        changed_source = lambda name: fault.text if name == fault.file else original(name)  # noqa: E731
+
+        def changed_source(name: str) -> str:
+            return fault.text if name == fault.file else original(name)
+
         patches.append(mock.patch.object(specialise, "source", changed_source))
     launch.kernel.cache_clear()
     with patches[0], patches[1]:
