@@ -29,7 +29,7 @@ from fastmlp.kernels.cuda.instructions import (
 )
 from fastmlp.kernels.cuda.records import Hyperparameters
 from fastmlp.kernels.cuda.rows import row_functions
-from fastmlp.kernels.cuda.shapes import lanes, samples_together
+from fastmlp.kernels.cuda.shapes import lanes, sample_row, samples_together
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 # The constants of one network, batch size and device; other values stand here in the copies that are compiled.
@@ -73,7 +73,7 @@ VECTORS = -(-INPUT_VECTORS // SPAN)  # of a thread
 PIECE = UNITS * VECTOR  # weights of a thread for one vector of inputs
 MINE = VECTORS * PIECE
 PER_COPY = 16 // ITEMSIZE  # inputs in 16 bytes
-ROW = -(-(INPUT_VECTORS + 1) * VECTOR // PER_COPY) * PER_COPY  # of a sample: its inputs, then zeros, a vector or more
+ROW = sample_row(INPUTS, VECTOR, PER_COPY)  # of a sample: its inputs, then zeros, a vector or more
 WHOLE = INPUTS % PER_COPY == 0  # whether samples can be copied 16 bytes at a time
 COPIES = INPUTS // PER_COPY if WHOLE else INPUTS
 TOGETHER = samples_together(UNITS, BATCH)  # samples that a thread multiplies at once
@@ -238,7 +238,7 @@ def receive_logit(words, e, step):
 
 @cuda.jit(device=True, forceinline=True)
 def output(words, d, kept, sample, data, rows, step):
-    """D = ∂loss/∂logits. `ROW_LANES` threads share a row; the last block keeps logits and targets for `report`."""
+    """Fill ``d`` with ∂loss/∂logits, `ROW_LANES` threads a row; the last block keeps what `report` needs."""
     thread = own_thread()
     own = remainder(thread, ROW_LANES)
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
@@ -289,7 +289,7 @@ def report(kept, totals, data, rows, step):
 
 @cuda.jit(device=True, forceinline=True)
 def backpropagation(d, small, slope, e, rows):
-    """E = W₂ᵀ d ∘ σ'(z) of this block's units."""
+    """Fill ``e`` with W₂ᵀ d ∘ σ'(z) of the block's units."""
     thread = own_thread()
     for turn in range(HIDDEN_ROUNDS):
         k = int32(thread + turn * THREADS)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmlp.kernels.cuda.shapes import Tile, lanes, samples_together
+from fastmlp.kernels.cuda.shapes import Tile, lanes, sample_row, samples_together
 from fastmlp.kernels.network import N_IN, N_OUT, OFFSET, STRIDE, Network
 
 __all__ = ["Given", "Gpu", "persistent", "tiled"]
@@ -37,7 +37,7 @@ class Gpu(NamedTuple):
 class Given(NamedTuple):
     """What kernels depend on besides the network and the device."""
 
-    rule: str  #: "" where nothing is trained
+    rule: str  #: the kind of update rule; any where nothing is trained
     slots: int
     batch: int
     inputs: str  #: dtype of the samples
@@ -92,12 +92,6 @@ def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
     return 280 * c["BLOCKS"] + 700 * rounds + batch * (420 + 1.4 * instructions * max(2.0, threads / 128))
 
 
-def sample_row(inputs: int, inputs_dtype: str, dtype: str) -> int:
-    """Numbers of a sample's row in the persistent kernel's shared memory; ``ROW`` there."""
-    vector, per_copy = 16 // np.dtype(dtype).itemsize, 16 // np.dtype(inputs_dtype).itemsize
-    return -(-(-(-inputs // vector) + 1) * vector // per_copy) * per_copy
-
-
 def fits(network: Network, given: Given, gpu: Gpu, c: dict[str, int]) -> bool:
     """Whether a block's arrays fit into shared memory."""
     outputs, itemsize = network.sizes[-1], np.dtype(network.dtype).itemsize
@@ -106,8 +100,8 @@ def fits(network: Network, given: Given, gpu: Gpu, c: dict[str, int]) -> bool:
     small = units * (outputs + 1) + outputs
     numbers = (c["SPAN"] // 32 + 3) * held * units + 3 * batch * outputs + (1 + max(given.slots, 1)) * small + 64
     static = numbers * itemsize + 8 * batch
-    row = sample_row(network.sizes[0], given.inputs, network.dtype)
-    samples = 2 * held * row * np.dtype(given.inputs).itemsize
+    sample_size = np.dtype(given.inputs).itemsize
+    samples = 2 * held * sample_row(network.sizes[0], 16 // itemsize, 16 // sample_size) * sample_size
     return static <= STATIC_SHARED and static + samples <= gpu.shared_memory
 
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["PAD", "STAGES", "Tile", "lanes", "samples_together"]
+__all__ = ["PAD", "STAGES", "Tile", "lanes", "sample_row", "samples_together"]
 
 PAD = 4  #: numbers between the lines of a tile's staging memory, which would else begin in the same banks
 STAGES = 3  #: chunks of a tile in shared memory: one in work, the others on their way
@@ -43,3 +43,8 @@ def samples_together(units: int, batch: int) -> int:
 def lanes(outputs: int) -> int:
     """Threads that share a row of so many outputs."""
     return 1 if outputs == 1 else min(32, 1 << (outputs - 1).bit_length())
+
+
+def sample_row(inputs: int, vector: int, per_copy: int) -> int:
+    """Numbers of a sample in the persistent kernel's shared memory: a vector of zeros or more, and whole copies."""
+    return -(-(-(-inputs // vector) + 1) * vector // per_copy) * per_copy
