@@ -28,7 +28,7 @@ from fastmlp.kernels.cuda.instructions import (
     wait_copies,
 )
 from fastmlp.kernels.cuda.records import Hyperparameters
-from fastmlp.kernels.cuda.rows import row_functions
+from fastmlp.kernels.cuda.rows import ALL_LANES, row_functions
 from fastmlp.kernels.cuda.shapes import lanes, sample_row, samples_together
 from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
@@ -77,13 +77,24 @@ ROW = sample_row(INPUTS, VECTOR, PER_COPY)  # of a sample: its inputs, then zero
 WHOLE = INPUTS % PER_COPY == 0  # whether samples can be copied 16 bytes at a time
 COPIES = INPUTS // PER_COPY if WHOLE else INPUTS
 TOGETHER = samples_together(UNITS, BATCH)  # samples that a thread multiplies at once
-COUNT = UNITS * TOGETHER  # sums of a thread then
-HELD = -(-BATCH // TOGETHER) * TOGETHER  # samples that there is room for
+TURNS = -(-BATCH // TOGETHER)
+COUNT = UNITS * TOGETHER  # sums of a thread in a turn
+# How many of them a lane has left when it has shared them out with its partner so many lanes away; see `share_out`.
+LEFT16 = COUNT if COUNT % 2 else COUNT // 2
+LEFT8 = LEFT16 if LEFT16 % 2 else LEFT16 // 2
+LEFT4 = LEFT8 if LEFT8 % 2 else LEFT8 // 2
+LEFT2 = LEFT4 if LEFT4 % 2 else LEFT4 // 2
+LEFT1 = LEFT2 if LEFT2 % 2 else LEFT2 // 2
+ALIKE = 32 * LEFT1 // COUNT  # neighbouring lanes that then have the same
+HELD = TURNS * TOGETHER  # samples that there is room for
 SAMPLES_SIZE = HELD * ROW
 HIDDEN_SIZE = HELD * BLOCK_UNITS
 SUMS_SIZE = WARPS * HIDDEN_SIZE
 LOGITS = BATCH * OUTPUTS
-# Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs and of its units.
+# Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs and of its units. The
+# outputs' biases count as weights of one unit more, whose value is 1 in the first block, and 0 in all others.
+VALUES = BLOCK_UNITS + 1
+VALUES_SIZE = BATCH * VALUES
 OUTPUT_BIASES = BLOCK_UNITS * OUTPUTS
 UNIT_BIASES = OUTPUT_BIASES + OUTPUTS
 SMALL = UNIT_BIASES + BLOCK_UNITS
@@ -91,13 +102,12 @@ ROW_LANES = lanes(OUTPUTS)  # threads that share a row of outputs
 SHARE = -(-OUTPUTS // ROW_LANES)  # outputs of each
 ROWS_AT_ONCE = THREADS // ROW_LANES
 ROW_TURNS = -(-BATCH // ROWS_AT_ONCE)
-KEPT = 2 * LOGITS
+TELLING = min(THREADS, -(-BATCH * ROW_LANES // 32) * 32)  # threads that have a row, and others of their warps
 # Rounds in which the block's threads take a batch's copies, its hidden values and its logits: numbers that the compiler
 # knows, so that a loop of one round is none, and no loop is unrolled for counts that never come.
 COPY_ROUNDS, HIDDEN_ROUNDS, LOGIT_ROUNDS = (-(-BATCH * n // THREADS) for n in (COPIES, BLOCK_UNITS, OUTPUTS))
-TOTALS = 2 * (THREADS // 32)
+TOTALS = 4 * TELLING
 SHARES = max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or (n * SMALL <= THREADS and n <= BATCH))  # of a small gradient
-SHARE_ROUNDS = -(-BATCH // SHARES)
 SMALL_ROUNDS = -(-(SMALL if BIAS else OUTPUT_BIASES) * SHARES // THREADS)
 ASKED = min(BLOCKS, 13)  # words that a thread asks for before it looks at the first
 STATE_SIZE = max(SLOTS, 1)
@@ -153,66 +163,88 @@ def fetch(x, half, sample, data, rows):
         e = int32(thread + turn * THREADS)
         if e < int32(rows * COPIES):
             i, k = quotient(e, COPIES), remainder(e, COPIES)
-            origin = types.int64(sample[int32(half * BATCH + i)]) * INPUTS
+            origin = types.int64(sample[uint32(half * BATCH + i)]) * INPUTS
             target = int32(half * SAMPLES_SIZE + i * ROW)
             if WHOLE:
                 copy_async(x, int32(target + k * PER_COPY), data.X, origin + int32(k * PER_COPY))
             else:
-                x[int32(target + k)] = data.X[origin + k]
+                x[uint32(target + k)] = data.X[origin + k]
     commit_copies()
 
 
 @cuda.jit(device=True, forceinline=True)
-def feedforward(x, half, rows, w, sums, numbers):
+def share_out(z, count, left, away, lane):
+    """Add up the sums of a lane and of its partner so many lanes away; returns which is the lane's first then.
+
+    If they are even in number, each gives the other half of its own, and keeps half of the result.
+    """
+    upper = int32(lane & away) != 0
+    for k in range(left):
+        if left < count:
+            low, high = z[k], z[k + left]
+            keep, give = high if upper else low, low if upper else high
+            z[k] = keep + cuda.shfl_xor_sync(ALL_LANES, give, away)
+        else:
+            z[k] += cuda.shfl_xor_sync(ALL_LANES, z[k], away)
+    return int32(left) if upper and left < count else int32(0)
+
+
+@cuda.jit(device=True, forceinline=True)
+def feedforward(x, half, w, sums, numbers):
     """Each warp's part of z = W₁ x, for the units of its group and `TOGETHER` samples at a time."""
     thread = own_thread()
     place, group, lane = remainder(thread, SPAN), quotient(thread, SPAN), remainder(thread, 32)
-    mine = int32(quotient(place, 32) * HIDDEN_SIZE + group * UNITS)
+    mine = int32((quotient(place, 32) * GROUPS + group) * TURNS * COUNT)
     v, z = cuda.local.array(VECTOR, T), cuda.local.array(COUNT, T)
-    for first in range(int32(0), rows, int32(TOGETHER)):
+    for turn in range(TURNS):
         for k in range(COUNT):
             z[k] = T(0)
         for j in range(VECTORS):
             vector = vector_at(place, j)
             for i in range(TOGETHER):
-                at = int32(half * SAMPLES_SIZE + (first + i) * ROW + vector * VECTOR)
+                at = int32(half * SAMPLES_SIZE + (turn * TOGETHER + i) * ROW + vector * VECTOR)
                 load_inputs(v, x, at, int32(vector * VECTOR), numbers)
-                for u in range(UNITS):
-                    for q in range(VECTOR):
-                        z[i * UNITS + u] += w[j * PIECE + u * VECTOR + q] * v[q]
-        for k in range(COUNT):
-            z[k] = row.total(z[k], 32)
-            if lane == k:
-                sums[int32(mine + (first + k // UNITS) * BLOCK_UNITS + k % UNITS)] = z[k]
+                for q in range(VECTOR):
+                    for u in range(UNITS):
+                        z[u * TOGETHER + i] += w[j * PIECE + u * VECTOR + q] * v[q]
+        first = share_out(z, COUNT, LEFT16, 16, lane)
+        first = int32(first + share_out(z, LEFT16, LEFT8, 8, lane))
+        first = int32(first + share_out(z, LEFT8, LEFT4, 4, lane))
+        first = int32(first + share_out(z, LEFT4, LEFT2, 2, lane))
+        first = int32(first + share_out(z, LEFT2, LEFT1, 1, lane))
+        if remainder(lane, ALIKE) == 0:
+            for k in range(LEFT1):
+                sums[uint32(mine + turn * COUNT + first + k)] = z[k]
 
 
 @cuda.jit(device=True, forceinline=True)
-def activate(sums, small, a, slope, rows):
+def activate(sums, small, a, slope):
     """Values and slopes of the block's units; a unit that is none has the value 0."""
     thread = own_thread()
     for turn in range(HIDDEN_ROUNDS):
         e = int32(thread + turn * THREADS)
-        if e < int32(rows * BLOCK_UNITS):
-            u = remainder(e, BLOCK_UNITS)
-            z = small[int32(UNIT_BIASES + u)]
+        if e < BATCH * BLOCK_UNITS:
+            i, u = quotient(e, BLOCK_UNITS), remainder(e, BLOCK_UNITS)
+            place = int32((quotient(u, UNITS) * TURNS + quotient(i, TOGETHER)) * COUNT + remainder(i, TOGETHER))
+            place = int32(place + remainder(u, UNITS) * TOGETHER)
+            z = small[uint32(UNIT_BIASES + u)]
             for k in range(WARPS):
-                z += sums[int32(k * HIDDEN_SIZE + e)]
-            value, slope[e] = hidden_activation(z)
-            a[e] = value if int32(cuda.blockIdx.x * BLOCK_UNITS + u) < HIDDEN else T(0)
+                z += sums[uint32(k * HIDDEN_SIZE + place)]
+            value, slope[uint32(e)] = hidden_activation(z)
+            a[uint32(i * VALUES + u)] = value if int32(cuda.blockIdx.x * BLOCK_UNITS + u) < HIDDEN else T(0)
 
 
 @cuda.jit(device=True, forceinline=True)
-def send_logits(a, small, words, rows, step):
+def send_logits(a, small, words, step):
     """The block's part of all logits, to all blocks."""
     where = int32((remainder(step, 2) * BLOCKS + cuda.blockIdx.x) * LOGITS)
     thread = own_thread()
     for turn in range(LOGIT_ROUNDS):
         e = int32(thread + turn * THREADS)
-        if e < int32(rows * OUTPUTS):
-            i, o = quotient(e, OUTPUTS), remainder(e, OUTPUTS)
-            z = small[int32(OUTPUT_BIASES + o)]  # zero but in the first block
-            for u in range(BLOCK_UNITS):
-                z += a[int32(i * BLOCK_UNITS + u)] * small[int32(u * OUTPUTS + o)]
+        if e < LOGITS:
+            i, o, z = quotient(e, OUTPUTS), remainder(e, OUTPUTS), T(0)
+            for u in range(VALUES):
+                z += a[uint32(i * VALUES + u)] * small[uint32(u * OUTPUTS + o)]
             put(words, int32((where + e) * WORDS), z, uint32(step + 1))
 
 
@@ -237,84 +269,73 @@ def receive_logit(words, e, step):
 
 
 @cuda.jit(device=True, forceinline=True)
-def output(words, d, kept, sample, data, rows, step):
-    """Fill ``d`` with ∂loss/∂logits, `ROW_LANES` threads a row; the last block keeps what `report` needs."""
-    thread = own_thread()
-    own = remainder(thread, ROW_LANES)
+def output(words, d, totals, sample, data, rows, step):
+    """Fill ``d`` with ∂loss/∂logits, zero beyond the last row; `ROW_LANES` threads a row.
+
+    The last block leaves its threads' parts of loss and error in ``totals``.
+    """
+    thread, told = own_thread(), cuda.blockIdx.x == BLOCKS - 1
+    own, scale, loss, error = remainder(thread, ROW_LANES), T(1) / T(rows), T(0), T(0)
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
     for turn in range(ROW_TURNS):
         i = int32(turn * ROWS_AT_ONCE + quotient(thread, ROW_LANES))
-        for k in range(SHARE):
-            o, z[k], y[k] = int32(own + k * ROW_LANES), T(0), T(0)
-            if i < rows and o < OUTPUTS:
-                y[k] = row.target(data.Y, sample[int32(remainder(step, 2) * BATCH + i)], o)
-                z[k] = receive_logit(words, int32(i * OUTPUTS + o), step)
-                if cuda.blockIdx.x == BLOCKS - 1:
-                    kept[int32(i * OUTPUTS + o)], kept[int32(LOGITS + i * OUTPUTS + o)] = z[k], y[k]
-        row.finish(z, y, i < rows, own, rows, False)
-        for k in range(SHARE):
-            o = int32(own + k * ROW_LANES)
-            if i < rows and o < OUTPUTS:
-                d[int32(i * OUTPUTS + o)] = y[k]
-
-
-@cuda.jit(device=True, forceinline=True)
-def report(kept, totals, data, rows, step):
-    """The last block tells a step's mean loss and error, while it would wait for the next step's words."""
-    thread = own_thread()
-    own = remainder(thread, ROW_LANES)
-    z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
-    loss, error = T(0), T(0)
-    for turn in range(ROW_TURNS):
-        i = int32(turn * ROWS_AT_ONCE + quotient(thread, ROW_LANES))
-        for k in range(SHARE):
-            o, z[k], y[k] = int32(own + k * ROW_LANES), T(0), T(0)
-            if i < rows and o < OUTPUTS:
-                z[k], y[k] = kept[int32(i * OUTPUTS + o)], kept[int32(LOGITS + i * OUTPUTS + o)]
-        value, wrong, _ = row.finish(z, y, i < rows, own, rows, True)
-        if own == 0:
+        if int32(i - quotient(remainder(thread, 32), ROW_LANES)) < BATCH:  # the warp has a row
+            for k in range(SHARE):
+                o, z[k], y[k] = int32(own + k * ROW_LANES), T(0), T(0)
+                if i < BATCH and o < OUTPUTS:
+                    y[k] = row.target(data.Y, sample[uint32(remainder(step, 2) * BATCH + i)], o)
+                    z[k] = receive_logit(words, int32(i * OUTPUTS + o), step)
+            cuda.syncwarp()  # threads that had to wait for words fell behind; a diverged warp's shuffles are slow
+            value, wrong, _ = row.finish(z, y, i < rows, own, scale, told)
             loss, error = loss + value, error + wrong
-    loss, error = row.total(loss, 32), row.total(error, 32)
-    if remainder(thread, 32) == 0:
-        totals[int32(2 * quotient(thread, 32))], totals[int32(2 * quotient(thread, 32) + 1)] = loss, error
-    cuda.syncthreads()
-    if thread == 0:
-        loss, error = T(0), T(0)
-        for warp in range(THREADS // 32):
-            loss += totals[2 * warp]
-            error += totals[2 * warp + 1]
-        data.losses[step] = loss / T(rows)
-        data.errors[step] = error / (T(rows) * T(OUTPUTS))
+            for k in range(SHARE):
+                o = int32(own + k * ROW_LANES)
+                if i < BATCH and o < OUTPUTS:
+                    d[uint32(i * OUTPUTS + o)] = y[k] if i < rows else T(0)
+    if told and thread < TELLING:
+        at = int32(2 * (remainder(step, 2) * TELLING + thread))
+        totals[uint32(at)], totals[uint32(at + 1)] = loss, error
 
 
 @cuda.jit(device=True, forceinline=True)
-def backpropagation(d, small, slope, e, rows):
+def report(totals, data, rows, step):
+    """The last warp of the last block tells a step's mean loss and error, while others wait for the next step's words."""
+    lane = int32(own_thread() - (THREADS - 32))
+    if lane >= 0:
+        loss, error = T(0), T(0)
+        for k in range(int32(2 * lane), int32(2 * TELLING), int32(64)):
+            loss += totals[uint32(2 * remainder(step, 2) * TELLING + k)]
+            error += totals[uint32(2 * remainder(step, 2) * TELLING + k + 1)]
+        loss, error = row.total(loss, 32), row.total(error, 32)
+        if lane == 0:
+            data.losses[step] = loss / T(rows)
+            data.errors[step] = error / (T(rows) * T(OUTPUTS))
+
+
+@cuda.jit(device=True, forceinline=True)
+def backpropagation(d, small, slope, e):
     """Fill ``e`` with W₂ᵀ d ∘ σ'(z) of the block's units."""
     thread = own_thread()
     for turn in range(HIDDEN_ROUNDS):
         k = int32(thread + turn * THREADS)
-        if k < int32(rows * BLOCK_UNITS):
+        if k < BATCH * BLOCK_UNITS:
             i, u, z = quotient(k, BLOCK_UNITS), remainder(k, BLOCK_UNITS), T(0)
             for o in range(OUTPUTS):
-                z += d[int32(i * OUTPUTS + o)] * small[int32(u * OUTPUTS + o)]
-            e[k] = z * slope[k]
+                z += d[uint32(i * OUTPUTS + o)] * small[uint32(u * OUTPUTS + o)]
+            e[uint32(k)] = z * slope[uint32(k)]
 
 
 @cuda.jit(device=True, forceinline=True)
-def small_gradient(k, share, given, rows):
+def small_gradient(k, share, given):
     """A share of a small parameter's gradient: the sum over every `SHARES`-th sample."""
     a, d, e = given
-    g = T(0)
-    for turn in range(SHARE_ROUNDS):
-        i = int32(share + turn * SHARES)
-        if i >= rows:
-            break
-        if k < OUTPUT_BIASES:
-            g += a[int32(i * BLOCK_UNITS + quotient(k, OUTPUTS))] * d[int32(i * OUTPUTS + remainder(k, OUTPUTS))]
-        elif k >= UNIT_BIASES:
-            g += e[int32(i * BLOCK_UNITS + k - UNIT_BIASES)]
-        elif cuda.blockIdx.x == 0:  # which alone has the outputs' biases
-            g += d[int32(i * OUTPUTS + k - OUTPUT_BIASES)]
+    u, o, g = quotient(k, OUTPUTS), remainder(k, OUTPUTS), T(0)
+    if k < UNIT_BIASES:
+        for i in range(share, int32(BATCH), int32(SHARES)):
+            g += a[uint32(i * VALUES + u)] * d[uint32(i * OUTPUTS + o)]
+    else:
+        for i in range(share, int32(BATCH), int32(SHARES)):
+            g += e[uint32(i * BLOCK_UNITS + k - UNIT_BIASES)]
     return g
 
 
@@ -324,7 +345,7 @@ def update_small(small, state, given, rows, numbers, h):
     thread, last = own_thread(), int32(SMALL if BIAS else OUTPUT_BIASES)
     for turn in range(SMALL_ROUNDS):
         k, share = int32(turn * (THREADS // SHARES) + quotient(thread, SHARES)), remainder(thread, SHARES)
-        g = row.total(small_gradient(k, share, given, rows) if k < last else T(0), SHARES)
+        g = row.total(small_gradient(k, share, given) if k < last else T(0), SHARES)
         if share == 0 and k < last:
             if PENALTY and k < OUTPUT_BIASES:
                 g += numbers.l2 / T(rows) * small[k]
@@ -340,9 +361,9 @@ def update_first(x, half, rows, e, own, numbers, h):
     g, v, delta = cuda.local.array(MINE, T), cuda.local.array(VECTOR, T), cuda.local.array(UNITS, T)
     for k in range(MINE):
         g[k] = T(0)
-    for i in range(rows):
+    for i in range(BATCH):
         for u in range(UNITS):
-            delta[u] = e[int32(i * BLOCK_UNITS + group * UNITS + u)]
+            delta[u] = e[uint32(i * BLOCK_UNITS + group * UNITS + u)]
         for j in range(VECTORS):
             vector = vector_at(place, j)
             at = int32(half * SAMPLES_SIZE + i * ROW + vector * VECTOR)
@@ -416,9 +437,9 @@ def epoch(data, numbers, words):
     [2 * BLOCKS * LOGITS * WORDS], zero. Shared memory given at the launch: 2 * SAMPLES_SIZE inputs.
     """
     x = cuda.shared.array(0, INPUT_T)
-    sums, a = cuda.shared.array(SUMS_SIZE, T), cuda.shared.array(HIDDEN_SIZE, T)
+    sums, a = cuda.shared.array(SUMS_SIZE, T), cuda.shared.array(VALUES_SIZE, T)
     slope, e = cuda.shared.array(HIDDEN_SIZE, T), cuda.shared.array(HIDDEN_SIZE, T)
-    d, kept, totals = cuda.shared.array(LOGITS, T), cuda.shared.array(KEPT, T), cuda.shared.array(TOTALS, T)
+    d, totals = cuda.shared.array(LOGITS, T), cuda.shared.array(TOTALS, T)
     small, small_state = cuda.shared.array(SMALL, T), cuda.shared.array(SMALL_STATE, T)
     sample = cuda.shared.array(TWO_SAMPLES, int32)
     w, state = cuda.local.array(MINE, T), cuda.local.array(OWN_STATE, T)
@@ -428,6 +449,8 @@ def epoch(data, numbers, words):
     small_parameters(data, small, small_state, False)
     for k in range(thread, int32(2 * SAMPLES_SIZE), int32(THREADS)):
         x[k] = INPUT_T(0)
+    for i in range(thread, int32(BATCH), int32(THREADS)):
+        a[int32(i * VALUES + BLOCK_UNITS)] = T(1) if BIAS and cuda.blockIdx.x == 0 else T(0)
     for k in range(thread, int32(TWO_SAMPLES), int32(THREADS)):
         sample[k] = data.order[k] if k < samples else int32(0)
     cuda.syncthreads()
@@ -440,7 +463,7 @@ def epoch(data, numbers, words):
         rows, next_rows = int32(min(BATCH, left)), int32(max(min(BATCH, int32(left - BATCH)), 0))
         coming = int32(0)
         if thread < BATCH and int32(thread + 2 * BATCH) < left:
-            coming = data.order[int32((step + 2) * BATCH + thread)]
+            coming = data.order[uint32((step + 2) * BATCH + thread)]
         correction1, correction2 = T(1), T(1)
         if RULE == "adam":
             correction1, correction2 = data.corrections[2 * step], data.corrections[2 * step + 1]
@@ -453,27 +476,27 @@ def epoch(data, numbers, words):
             correction1,
             correction2,
         )
-        feedforward(x, half, rows, w, sums, numbers)
+        feedforward(x, half, w, sums, numbers)
         cuda.syncthreads()
-        activate(sums, small, a, slope, rows)
+        activate(sums, small, a, slope)
         cuda.syncthreads()
-        send_logits(a, small, words, rows, step)
+        send_logits(a, small, words, step)
         fetch(x, int32(1 - half), sample, data, next_rows)
         if cuda.blockIdx.x == BLOCKS - 1 and step > 0:
-            report(kept, totals, data, int32(BATCH), int32(step - 1))
-        output(words, d, kept, sample, data, rows, step)
+            report(totals, data, int32(BATCH), int32(step - 1))
+        output(words, d, totals, sample, data, rows, step)
         cuda.syncthreads()
-        backpropagation(d, small, slope, e, rows)
+        backpropagation(d, small, slope, e)
         cuda.syncthreads()
         update_small(small, small_state, (a, d, e), rows, numbers, h)
         update_first(x, half, rows, e, (w, state), numbers, h)
         if thread < BATCH:
-            sample[int32(half * BATCH + thread)] = coming
+            sample[uint32(half * BATCH + thread)] = coming
         wait_copies()
         cuda.syncthreads()
 
     if cuda.blockIdx.x == BLOCKS - 1:
         last = int32((samples - 1) // BATCH)
-        report(kept, totals, data, int32(samples - last * BATCH), last)
+        report(totals, data, int32(samples - last * BATCH), last)
     first_layer(data, w, state, True)
     small_parameters(data, small, small_state, True)

@@ -17,8 +17,8 @@ __all__ = ["Given", "Gpu", "persistent", "tiled"]
 #: Bytes of shared memory that all arrays of a kernel but the samples' may have: what needs no asking.
 STATIC_SHARED = 46 * 1024
 
-#: Registers that a thread needs besides its weights and their state, and has at most; those of a multiprocessor.
-OTHER_REGISTERS, REGISTERS, ALL_REGISTERS = 80, 250, 65_536
+#: Registers that a thread needs besides its weights, their state and sums, and has at most; those of a multiprocessor.
+OTHER_REGISTERS, REGISTERS, ALL_REGISTERS = 60, 250, 65_536
 
 #: Threads of a block of the persistent kernel at most.
 MOST_THREADS = 512
@@ -62,15 +62,17 @@ def common_constants(network: Network, given: Given) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------------- persistent
-def layouts(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[tuple[int, float], dict[str, int]]]:
-    """Ways to share out the units, each with its rank: one unit a thread before two, which were slower; then cycles."""
+def layouts(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, dict[str, int]]]:
+    """Ways to share out the units, each with the cycles that a step takes."""
     inputs, hidden, outputs = network.sizes
-    itemsize = np.dtype(network.dtype).itemsize
-    vector = 16 // itemsize
-    for span in (32, 64, 96, 128, 160, 192, 224, 256):
+    words = np.dtype(network.dtype).itemsize // 4
+    vector = 4 // words
+    for span in range(32, MOST_THREADS + 1, 32):
         vectors = -(-inputs // (vector * span))
-        for units in (1, 2):
-            registers = units * vector * vectors * (2 + given.slots) * itemsize // 4 + OTHER_REGISTERS
+        for units in (1, 2, 4, 8):
+            own = units * vector * vectors
+            sums = units * samples_together(units, given.batch)
+            registers = words * (own * (1 + given.slots) + max(own, sums)) + OTHER_REGISTERS
             for groups in range(1, min(MOST_THREADS // span, -(-hidden // units)) + 1):
                 blocks, threads = -(-hidden // (groups * units)), groups * span
                 constants = {"UNITS": units, "GROUPS": groups, "SPAN": span, "BLOCKS": blocks}
@@ -81,7 +83,7 @@ def layouts(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[tuple[in
                     and threads >= given.batch
                     and fits(network, given, gpu, constants)
                 ):
-                    yield (units, cycles(given.batch, outputs, vectors, constants)), constants
+                    yield cycles(given.batch, outputs, vectors, constants), constants
 
 
 def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
@@ -94,11 +96,11 @@ def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
 
 def fits(network: Network, given: Given, gpu: Gpu, c: dict[str, int]) -> bool:
     """Whether a block's arrays fit into shared memory."""
-    outputs, itemsize = network.sizes[-1], np.dtype(network.dtype).itemsize
-    together = samples_together(c["UNITS"], given.batch)
-    units, batch, held = c["GROUPS"] * c["UNITS"], given.batch, -(-given.batch // together) * together
-    small = units * (outputs + 1) + outputs
-    numbers = (c["SPAN"] // 32 + 3) * held * units + 3 * batch * outputs + (1 + max(given.slots, 1)) * small + 64
+    outputs, itemsize, batch = network.sizes[-1], np.dtype(network.dtype).itemsize, given.batch
+    together = samples_together(c["UNITS"], batch)
+    units, held = c["GROUPS"] * c["UNITS"], -(-batch // together) * together
+    small, telling = units * (outputs + 1) + outputs, min(c["GROUPS"] * c["SPAN"], batch * lanes(outputs) + 31)
+    numbers = (c["SPAN"] // 32 + 3) * held * (units + 1) + batch * outputs + 4 * telling + (1 + max(given.slots, 1)) * small
     static = numbers * itemsize + 8 * batch
     sample_size = np.dtype(given.inputs).itemsize
     samples = 2 * held * sample_row(network.sizes[0], 16 // itemsize, 16 // sample_size) * sample_size

@@ -23,7 +23,7 @@ from fastmlp.kernels.cuda.instructions import (
     wait_older_copies,
 )
 from fastmlp.kernels.cuda.shapes import PAD, STAGES, Tile
-from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
+from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 __all__ = ["Lines", "Operand", "own_lines", "product_of", "sample_lines"]
 
@@ -37,14 +37,21 @@ class Operand(NamedTuple):
     stride: Any
     lines: Any  #: limits of both indices
     length: Any
+    one: Any  #: a position that counts as 1 in every line, which gives biases their gradient; -1 for none
     numbers: Any  #: `fastmlp.kernels.cuda.records.Numbers`, of which samples may need scale and shift
 
 
 class Lines(NamedTuple):
     """How an operand's lines are found and copied; see `own_lines` and `sample_lines`."""
 
-    begin: Any  #: (operand, line) → where a line begins in the source, or -1 beyond the last
-    copy: Any  #: (pool, at, operand, begin, position): start copying a vector of a line to pool[at]
+    find: Any  #: (operand, line) → the number that `copy` finds a line by, or -1 beyond the last
+    copy: Any  #: (pool, at, operand, found, position): start copying a vector of a line to pool[at]
+
+
+@cuda.jit(device=True, forceinline=True)
+def has_one(operand, position, vector):
+    """Whether a vector of a line has the position that counts as 1."""
+    return position <= operand.one and operand.one < int32(position + vector)
 
 
 def own_lines(dtype: str) -> Lines:
@@ -52,18 +59,24 @@ def own_lines(dtype: str) -> Lines:
     T, V = (float32, 4) if dtype == "float32" else (float64, 2)
 
     @cuda.jit(device=True, forceinline=True)
-    def begin(operand, line):
-        return operand.first + types.int64(line) * operand.stride if line < operand.lines else types.int64(-1)
+    def find(operand, line):
+        return int32(line) if line < operand.lines else int32(-1)
 
     @cuda.jit(device=True, forceinline=True)
-    def copy(pool, at, operand, begin, position):
-        if begin >= 0 and position < operand.length:
+    def copy(pool, at, operand, found, position):
+        begin = operand.first + types.int64(found) * operand.stride
+        if found >= 0 and position < operand.length and not has_one(operand, position, V):
             copy_async(pool, at, operand.source, begin + position)
         else:
             for q in range(V):
-                pool[int32(at + q)] = T(0)
+                number = T(0)
+                if found >= 0 and int32(position + q) == operand.one:
+                    number = T(1)
+                elif found >= 0 and int32(position + q) < operand.length:
+                    number = operand.source[begin + int32(position + q)]
+                pool[uint32(at + q)] = number
 
-    return Lines(begin, copy)
+    return Lines(find, copy)
 
 
 def sample_lines(dtype: str, inputs: str, width: int, scaled: bool) -> Lines:
@@ -82,40 +95,41 @@ def sample_lines(dtype: str, inputs: str, width: int, scaled: bool) -> Lines:
     WHOLE = inputs == dtype and not scaled and width % V == 0
 
     @cuda.jit(device=True, forceinline=True)
-    def begin(operand, line):
-        if line < operand.lines:
-            return types.int64(operand.order[int32(operand.first + line)]) * width
-        return types.int64(-1)
+    def find(operand, line):
+        return operand.order[uint32(operand.first + line)] if line < operand.lines else int32(-1)
 
     @cuda.jit(device=True, forceinline=True)
-    def copy(pool, at, operand, begin, position):
-        if WHOLE and begin >= 0 and position < operand.length:
+    def copy(pool, at, operand, found, position):
+        begin = types.int64(found) * width
+        if WHOLE and found >= 0 and position < operand.length:
             copy_async(pool, at, operand.source, begin + position)
         else:  # converted on its way, or beyond the last
             for q in range(V):
                 number = T(0)
-                if not WHOLE and begin >= 0 and int32(position + q) < operand.length:
+                if found >= 0 and int32(position + q) == operand.one:
+                    number = T(1)
+                elif not WHOLE and found >= 0 and int32(position + q) < operand.length:
                     number = T(operand.source[begin + int32(position + q)])
                     if scaled:
                         number = number * operand.numbers.input_scale + operand.numbers.input_shift
-                pool[int32(at + q)] = number
+                pool[uint32(at + q)] = number
 
-    return Lines(begin, copy)
+    return Lines(find, copy)
 
 
 class Staging(NamedTuple):
     """How a block brings an operand's chunks into the pool, and a thread takes its rows from there; see `staging`."""
 
     vectors: int  #: of a thread in a chunk
-    begin: Any  #: (thread, begins, operand, first, k0): where the lines of a thread's vectors begin
-    stage: Any  #: (thread, pool, base, begins, operand, first, k0): start copying a chunk
+    find: Any  #: (thread, found, operand, first, k0): find the lines of a thread's vectors
+    stage: Any  #: (thread, pool, base, found, operand, first, k0): start copying a chunk
     take: Any  #: (v, pool, base, row, k): the numbers at a few k of every ``apart``-th row from ``row``, [rows, V]
 
 
 def staging(dtype: str, rows: int, depth: int, share: tuple[int, int], columns: bool, lines: Lines) -> Staging:
     """The device functions that bring an operand's chunks into the pool, as they lie, and take numbers from there.
 
-    Where lines begin is known a chunk ahead: a sample's number must be read before the sample can be asked for.
+    Lines are found a chunk ahead: a sample's number must be read before the sample can be asked for.
 
     Parameters
     ----------
@@ -137,19 +151,19 @@ def staging(dtype: str, rows: int, depth: int, share: tuple[int, int], columns: 
     GROUPS = rows // OWN  # threads that share the rows
 
     @cuda.jit(device=True, forceinline=True)
-    def begin(thread, begins, operand, first, k0):
+    def find(thread, found, operand, first, k0):
         for p in range(PER):
             line = quotient(int32(thread + p * THREADS), ALONG)
-            begins[p] = lines.begin(operand, int32((k0 if columns else first) + line))
+            found[p] = lines.find(operand, int32((k0 if columns else first) + line))
 
     @cuda.jit(device=True, forceinline=True)
-    def stage(thread, pool, base, begins, operand, first, k0):
+    def stage(thread, pool, base, found, operand, first, k0):
         for p in range(PER):
             e = int32(thread + p * THREADS)
             if e < COUNT:
                 line, position = quotient(e, ALONG), int32(remainder(e, ALONG) * V)
                 at = int32(base + line * STRIDE + position)
-                lines.copy(pool, at, operand, begins[p], int32((first if columns else k0) + position))
+                lines.copy(pool, at, operand, found[p], int32((first if columns else k0) + position))
 
     @cuda.jit(device=True, forceinline=True)
     def load(v, n, pool, at):
@@ -168,14 +182,14 @@ def staging(dtype: str, rows: int, depth: int, share: tuple[int, int], columns: 
             for i in range(OWN):
                 load(v, i * V, pool, int32(base + (own + i * GROUPS) * STRIDE + k))
 
-    return Staging(PER, begin, stage, take)
+    return Staging(PER, find, stage, take)
 
 
 def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: tuple[bool, Lines]) -> Any:
     """The device function (pool, operands, row, column, span) that works out a tile.
 
-    It leaves in ``pool`` the sums of each way, [ways, rows, columns], after a barrier of the block. ``operands`` are A
-    and B, ``span`` the first and the end of k.
+    It leaves in ``pool`` the sums of each way, [ways, rows, tile.line], after a barrier of the block. ``operands`` are
+    A and B, ``span`` the first and the end of k.
 
     Parameters
     ----------
@@ -188,7 +202,7 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
     """
     T, V = (float32, 4) if dtype == "float32" else (float64, 2)
     ROWS, COLUMNS, DOWN, ACROSS, DEPTH = tile
-    WAYS, SQUARES = tile.ways(threads), tile.squares
+    WAYS, SQUARES, LINE = tile.ways(threads), tile.squares, tile.line
     SHARE, HIGH, WIDE = DEPTH // WAYS, ROWS // DOWN, COLUMNS // ACROSS
     A_COLUMNS, B_COLUMNS = a[0], b[0]
     A_SIZE = DEPTH * (ROWS + PAD) if A_COLUMNS else ROWS * (DEPTH + PAD)
@@ -197,8 +211,8 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
     SUMS, X_SIZE, Y_SIZE = DOWN * ACROSS, DOWN * V, ACROSS * V
     X_ROW, X_K = (1, DOWN) if A_COLUMNS else (V, 1)  # from row to row, and from k to k, of what is taken at once
     Y_ROW, Y_K = (1, ACROSS) if B_COLUMNS else (V, 1)
-    a_vectors, begin_a, stage_a, take_a = staging(dtype, ROWS, DEPTH, (threads, DOWN), *a)
-    b_vectors, begin_b, stage_b, take_b = staging(dtype, COLUMNS, DEPTH, (threads, ACROSS), *b)
+    a_vectors, find_a, stage_a, take_a = staging(dtype, ROWS, DEPTH, (threads, DOWN), *a)
+    b_vectors, find_b, stage_b, take_b = staging(dtype, COLUMNS, DEPTH, (threads, ACROSS), *b)
 
     @cuda.jit(device=True, forceinline=True)
     def add_products(sums, x, y, q):
@@ -232,7 +246,7 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
                 row = (own_a + i // V * HIGH) * V + i % V if A_COLUMNS else own_a + i * HIGH
                 for j in range(ACROSS):
                     column = (own_b + j // V * WIDE) * V + j % V if B_COLUMNS else own_b + j * WIDE
-                    pool[int32((way * ROWS + row) * COLUMNS + column)] = sums[i * ACROSS + j]
+                    pool[uint32((way * ROWS + row) * LINE + column)] = sums[i * ACROSS + j]
 
     @cuda.jit(device=True, forceinline=True)
     def product(pool, operands, row, column, span):
@@ -240,11 +254,11 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
         k, end = span
         thread = afresh(int32(cuda.threadIdx.x))
         sums = cuda.local.array(SUMS, T)
-        begins_a, begins_b = cuda.local.array(a_vectors, types.int64), cuda.local.array(b_vectors, types.int64)
+        found_a, found_b = cuda.local.array(a_vectors, int32), cuda.local.array(b_vectors, int32)
         for n in range(SUMS):
             sums[n] = T(0)
-        begin_a(thread, begins_a, a, row, k)
-        begin_b(thread, begins_b, b, column, k)
+        find_a(thread, found_a, a, row, k)
+        find_b(thread, found_b, b, column, k)
         cuda.syncthreads()  # the pool may hold sums that are being read
         base, coming, ahead = int32(0), int32(0), k
         while k < end:
@@ -252,12 +266,12 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
                 wait_older_copies()
                 cuda.syncthreads()
             if ahead < end:
-                stage_a(thread, pool, coming, begins_a, a, row, ahead)
-                stage_b(thread, pool, int32(coming + A_SIZE), begins_b, b, column, ahead)
+                stage_a(thread, pool, coming, found_a, a, row, ahead)
+                stage_b(thread, pool, int32(coming + A_SIZE), found_b, b, column, ahead)
                 if A_COLUMNS:
-                    begin_a(thread, begins_a, a, row, int32(ahead + DEPTH))
+                    find_a(thread, found_a, a, row, int32(ahead + DEPTH))
                 if B_COLUMNS:
-                    begin_b(thread, begins_b, b, column, int32(ahead + DEPTH))
+                    find_b(thread, found_b, b, column, int32(ahead + DEPTH))
             commit_copies()
             ahead, coming = int32(ahead + DEPTH), int32(coming + CHUNK)
             coming = int32(0) if coming == ALL_STAGES else coming

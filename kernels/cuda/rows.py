@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fastmlp.kernels.cuda.functions import activation, loss, loss_delta
 from fastmlp.kernels.cuda.shapes import lanes
-from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
+from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
 
 __all__ = ["RowFunctions", "row_functions"]
 
@@ -21,7 +21,7 @@ class RowFunctions(NamedTuple):
 
     total: Any  #: (z, many) → the sum of z over so many neighbouring lanes, in each of them
     target: Any  #: (Y, sample, o) → what output o of a sample should be
-    finish: Any  #: (z, y, real, own, rows, told) → (loss, squared error, right) of a row; see there
+    finish: Any  #: (z, y, real, own, scale, told) → (loss, squared error, right); see there
 
 
 def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool, hits: str = "") -> RowFunctions:
@@ -74,8 +74,9 @@ def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool,
                 p[k] = T(math.exp(z[k] - top))
                 sum_ += p[k]
         sum_ = total(sum_, LANES)
+        part = T(1) / sum_  # once; numbers below 1e-38 would be divided by a slow way, and whole warps with them
         for k in range(SHARE):
-            p[k] /= sum_
+            p[k] *= part
         return T(math.log(sum_)) + top if sum_ > T(0) else sum_
 
     @cuda.jit(device=True, forceinline=True)
@@ -111,10 +112,11 @@ def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool,
         return total(wrong, LANES) == T(0)
 
     @cuda.jit(device=True, forceinline=True)
-    def finish(z, y, real, own, rows, told):
-        """From pre-activations ``z`` and targets ``y``: outputs in z, ∂(mean loss)/∂z of a batch of ``rows`` in y.
+    def finish(z, y, real, own, scale, told):
+        """From pre-activations ``z`` and targets ``y``: outputs in z, ``scale`` times ∂loss/∂z in y.
 
-        Loss, error and whether the row is right are worked out only where they are to be ``told``, alike in a warp.
+        This thread's part of loss and error, and whether the row is right, are worked out only where they are to be
+        ``told``, alike in a warp.
         """
         value, error, right, log_sum = T(0), T(0), False, T(0)
         result, slope = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
@@ -130,11 +132,10 @@ def row_functions(dtype: str, outputs: int, kind: tuple[str, str], labels: bool,
                 if real and int32(own + k * LANES) < outputs:
                     value += y[k] * (log_sum - z[k]) if SOFTMAX else value_of(z[k], result[k], y[k])
                     error += T(0.5) * (result[k] - y[k]) * (result[k] - y[k])
-            value, error = total(value, LANES), total(error, LANES)
             if hits != "":
                 right = is_right(result, y, real, own)
         for k in range(SHARE):
-            z[k], y[k] = result[k], delta_of(result[k], slope[k], y[k]) / T(rows)
+            z[k], y[k] = result[k], delta_of(result[k], slope[k], y[k]) * scale
         return value, error, right
 
     return RowFunctions(total, target, finish)

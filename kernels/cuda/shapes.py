@@ -5,6 +5,7 @@ from typing import NamedTuple
 __all__ = ["PAD", "STAGES", "Tile", "lanes", "sample_row", "samples_together"]
 
 PAD = 4  #: numbers between the lines of a tile's staging memory, which would else begin in the same banks
+MOST_SUMS = 40  #: of a thread of the persistent kernel
 STAGES = 3  #: chunks of a tile in shared memory: one in work, the others on their way
 
 
@@ -29,15 +30,23 @@ class Tile(NamedTuple):
         """Threads that it takes to hold the sums once."""
         return (self.rows // self.down) * (self.columns // self.across)
 
+    @property
+    def line(self) -> int:
+        """Numbers from row to row of its sums: odd, so that neighbouring threads store them to different banks."""
+        return self.columns | 1
+
     def numbers(self, threads: int) -> int:
         """Numbers of shared memory that it takes: staged chunks of both operands, then the sums of every way."""
         staged = STAGES * (self.depth + PAD) * (self.rows + self.columns + 2 * PAD)
-        return max(staged, self.ways(threads) * self.rows * self.columns)
+        return max(staged, self.ways(threads) * self.rows * self.line)
 
 
 def samples_together(units: int, batch: int) -> int:
-    """Samples that a thread of the persistent kernel multiplies at once; ``TOGETHER`` there."""
-    return min(max(4 // units, 1), 1 << (batch.bit_length() - 1))
+    """Samples that a thread of the persistent kernel multiplies at once; ``TOGETHER`` there.
+
+    As many as leave the fewest places of the last turn empty, with no more sums than registers are for.
+    """
+    return min(range(1, max(MOST_SUMS // units, 1) + 1), key=lambda together: (-(-batch // together) * together, -together))
 
 
 def lanes(outputs: int) -> int:

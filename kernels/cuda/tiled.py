@@ -6,8 +6,8 @@ result in turn.
     feedforward      a layer's z = V Wᵀ: samples x units; then values and slopes
     output           rows of outputs: loss, and δ of the output layer
     backpropagation  δ of the layer below: (δ W) ∘ σ'(z), samples x units
-    gradients        ∂W = δᵀ V: units x inputs; the rule is applied on the spot. With few tiles the batch is split in
-                     `SPLITS` parts, which are stored side by side and, after a barrier, added up in their order
+    gradients        ∂W = δᵀ V: units x inputs, and one input more that is always 1, for the biases; the rule is
+                     applied on the spot. With few tiles the batch is split in `SPLITS` parts, which are stored side by side and, after a barrier, added up in their order
 
 How a block works out a tile is in `fastmlp.kernels.cuda.products`.
 
@@ -55,9 +55,9 @@ OUTPUTS = SIZES[-1]
 TARGETS, LEARNS = JOB in ("train", "gradient", "evaluate"), JOB in ("train", "gradient")
 FORWARD, DELTA, GRADIENT = Tile(*FORWARD), Tile(*DELTA), Tile(*GRADIENT)
 POOL = max(tile.numbers(THREADS) for tile in (FORWARD, DELTA, GRADIENT))  # of shared memory, given at the launch
-FORWARD_SUMS, FORWARD_WAYS = FORWARD.rows * FORWARD.columns, FORWARD.ways(THREADS)
-DELTA_SUMS, DELTA_WAYS = DELTA.rows * DELTA.columns, DELTA.ways(THREADS)
-GRADIENT_SUMS, GRADIENT_WAYS = GRADIENT.rows * GRADIENT.columns, GRADIENT.ways(THREADS)
+FORWARD_SUMS, FORWARD_WAYS, FORWARD_LINE = FORWARD.rows * FORWARD.columns, FORWARD.ways(THREADS), FORWARD.line
+DELTA_SUMS, DELTA_WAYS, DELTA_LINE = DELTA.rows * DELTA.columns, DELTA.ways(THREADS), DELTA.line
+GRADIENT_SUMS, GRADIENT_WAYS, GRADIENT_LINE = GRADIENT.rows * GRADIENT.columns, GRADIENT.ways(THREADS), GRADIENT.line
 FORWARD_ROWS, FORWARD_COLUMNS = FORWARD.rows, FORWARD.columns
 DELTA_ROWS, DELTA_COLUMNS = DELTA.rows, DELTA.columns
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_DEPTH = GRADIENT.rows, GRADIENT.columns, GRADIENT.depth
@@ -97,11 +97,11 @@ def up(n, size):
 
 
 @cuda.jit(device=True, forceinline=True)
-def own_numbers(source, work, layer, batch, lines):
+def own_numbers(source, work, layer, batch, lines, one):
     """The values or deltas with this number as an operand."""
     data, numbers, _ = work
     first, width = types.int64(batch) * BEFORE[layer], int32(WIDTHS[layer])
-    return Operand(source, data.order, first, width, lines, width, numbers)
+    return Operand(source, data.order, first, width, lines, width, int32(one), numbers)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -109,22 +109,23 @@ def weights_of(work, layer):
     """A layer's weights as an operand."""
     data, numbers, _ = work
     first, stride = types.int64(FIRSTS[layer]), int32(STRIDES[layer])
-    return Operand(data.parameters, data.order, first, stride, int32(SIZES[layer + 1]), int32(SIZES[layer]), numbers)
+    lines, length = int32(SIZES[layer + 1]), int32(SIZES[layer])
+    return Operand(data.parameters, data.order, first, stride, lines, length, int32(-1), numbers)
 
 
 @cuda.jit(device=True, forceinline=True)
-def samples_of(work, at, lines):
+def samples_of(work, at, lines, one):
     """The samples of a batch, which begins at ``at`` in the order, as an operand."""
     data, numbers, _ = work
-    return Operand(data.X, data.order, at, int32(SIZES[0]), lines, int32(SIZES[0]), numbers)
+    return Operand(data.X, data.order, at, int32(SIZES[0]), lines, int32(SIZES[0]), int32(one), numbers)
 
 
 @cuda.jit(device=True, forceinline=True)
-def added(pool, e, count, ways):
-    """The sum of the parts of all ways."""
-    z = pool[e]
+def added(pool, at, count, ways):
+    """The sum of the parts of all ways, ``count`` numbers apart."""
+    z = pool[uint32(at)]
     for way in range(1, ways):
-        z += pool[int32(e + way * count)]
+        z += pool[uint32(at + way * count)]
     return z
 
 
@@ -134,23 +135,24 @@ def feedforward(layer, pool, work, place):
     (data, _, own), (batch, at, rows) = work, place
     n_in, n_out, width = int32(SIZES[layer]), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
     first = types.int64(batch) * BEFORE[layer + 1]
-    across, down = up(width, FORWARD_COLUMNS), up(rows, FORWARD_ROWS)
-    for tile in range(int32(cuda.blockIdx.x), int32(down * across), int32(cuda.gridDim.x)):
+    across = up(width, FORWARD_COLUMNS)
+    for tile in range(int32(cuda.blockIdx.x), int32(up(rows, FORWARD_ROWS) * across), int32(cuda.gridDim.x)):
         sample, unit = int32(quotient(tile, across) * FORWARD_ROWS), int32(remainder(tile, across) * FORWARD_COLUMNS)
         span = int32(0), n_in
         if layer == 0:
-            forward_samples(pool, (samples_of(work, at, rows), weights_of(work, layer)), sample, unit, span)
+            forward_samples(pool, (samples_of(work, at, rows, -1), weights_of(work, layer)), sample, unit, span)
         else:
-            below = own_numbers(own.values, work, layer, batch, rows)
+            below = own_numbers(own.values, work, layer, batch, rows, -1)
             forward_values(pool, (below, weights_of(work, layer)), sample, unit, span)
         for e in range(int32(cuda.threadIdx.x), int32(FORWARD_SUMS), int32(THREADS)):
-            s, u = int32(sample + quotient(e, FORWARD_COLUMNS)), int32(unit + remainder(e, FORWARD_COLUMNS))
+            down, right = quotient(e, FORWARD_COLUMNS), remainder(e, FORWARD_COLUMNS)
+            s, u = int32(sample + down), int32(unit + right)
             if s < rows and u < width:
                 value, slope = T(0), T(0)
                 if u < n_out:
-                    value = added(pool, e, FORWARD_SUMS, FORWARD_WAYS)
+                    value = added(pool, int32(down * FORWARD_LINE + right), FORWARD_ROWS * FORWARD_LINE, FORWARD_WAYS)
                     if BIAS:
-                        value += data.parameters[int32(FIRSTS[layer] - 1 + u * STRIDES[layer])]
+                        value += data.parameters[uint32(FIRSTS[layer] - 1 + u * STRIDES[layer])]
                     if layer < LAYERS - 1:
                         value, slope = activate(int32(layer), value)
                 own.values[first + s * width + u] = value
@@ -165,7 +167,7 @@ def output(work, place, totals):
     thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
     lane, width = remainder(thread, ROW_LANES), int32(WIDTHS[LAYERS])
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
-    loss, error, hits = T(0), T(0), int32(0)
+    loss, error, hits, scale = T(0), T(0), int32(0), T(1) / T(rows)
     for first in range(int32(block * ROWS_AT_ONCE), rows, int32(cuda.gridDim.x * ROWS_AT_ONCE)):
         s = int32(first + quotient(thread, ROW_LANES))
         start = types.int64(batch) * BEFORE[LAYERS] + s * width
@@ -174,11 +176,12 @@ def output(work, place, totals):
             if s < rows and o < OUTPUTS:
                 z[k] = own.values[start + o]
                 if TARGETS:
-                    y[k] = row.target(data.Y, data.order[int32(at + s)], o)
-        value, wrong, right = row.finish(z, y, s < rows, lane, rows, TARGETS)
+                    y[k] = row.target(data.Y, data.order[uint32(at + s)], o)
+        value, wrong, right = row.finish(z, y, s < rows, lane, scale, TARGETS)
+        loss, error = loss + value, error + wrong
         if s < rows:
             if lane == 0:
-                loss, error, hits = loss + value, error + wrong, int32(hits + int32(right))
+                hits = int32(hits + int32(right))
             for k in range(SHARE):
                 o = int32(lane + k * ROW_LANES)
                 if o < OUTPUTS:
@@ -200,7 +203,7 @@ def add_up(totals, loss, error, hits, own):
     loss, error, hits = row.total(loss, 32), row.total(error, 32), row.total(hits, 32)
     if remainder(thread, 32) == 0:
         warp = quotient(thread, 32)
-        totals[warp], totals[int32(WARPS + warp)], totals[int32(2 * WARPS + warp)] = loss, error, T(hits)
+        totals[warp], totals[uint32(WARPS + warp)], totals[uint32(2 * WARPS + warp)] = loss, error, T(hits)
     cuda.syncthreads()
     if thread == 0:
         loss, error, right = T(0), T(0), T(0)
@@ -208,7 +211,7 @@ def add_up(totals, loss, error, hits, own):
             loss += totals[warp]
             error += totals[WARPS + warp]
             right += totals[2 * WARPS + warp]
-        own.sums[int32(2 * cuda.blockIdx.x)], own.sums[int32(2 * cuda.blockIdx.x + 1)] = loss, error
+        own.sums[uint32(2 * cuda.blockIdx.x)], own.sums[uint32(2 * cuda.blockIdx.x + 1)] = loss, error
         if HITS != "":
             cuda.atomic.add(own.hits, 0, uint32(right))
 
@@ -220,8 +223,8 @@ def report(work, rows, step):
     if int32(cuda.blockIdx.x) == 0 and int32(cuda.threadIdx.x) < 32:
         loss, error = T(0), T(0)
         for block in range(int32(cuda.threadIdx.x), int32(cuda.gridDim.x), int32(32)):
-            loss += own.sums[int32(2 * block)]
-            error += own.sums[int32(2 * block + 1)]
+            loss += own.sums[uint32(2 * block)]
+            error += own.sums[uint32(2 * block + 1)]
         loss, error = row.total(loss, 32), row.total(error, 32)
         if int32(cuda.threadIdx.x) == 0:
             data.losses[step] = loss / T(rows)
@@ -234,16 +237,18 @@ def backpropagation(layer, pool, work, place):
     (_, _, own), (batch, _, rows) = work, place
     width = int32(WIDTHS[layer])
     first = types.int64(batch) * BEFORE[layer]
-    across, down = up(width, DELTA_COLUMNS), up(rows, DELTA_ROWS)
-    for tile in range(int32(cuda.blockIdx.x), int32(down * across), int32(cuda.gridDim.x)):
+    across = up(width, DELTA_COLUMNS)
+    for tile in range(int32(cuda.blockIdx.x), int32(up(rows, DELTA_ROWS) * across), int32(cuda.gridDim.x)):
         sample, unit = int32(quotient(tile, across) * DELTA_ROWS), int32(remainder(tile, across) * DELTA_COLUMNS)
-        above = own_numbers(own.deltas, work, layer + 1, batch, rows)
+        above = own_numbers(own.deltas, work, layer + 1, batch, rows, -1)
         span = int32(0), int32(SIZES[layer + 1])
         delta_product(pool, (above, weights_of(work, layer)), sample, unit, span)
         for e in range(int32(cuda.threadIdx.x), int32(DELTA_SUMS), int32(THREADS)):
-            s, u = int32(sample + quotient(e, DELTA_COLUMNS)), int32(unit + remainder(e, DELTA_COLUMNS))
+            down, right = quotient(e, DELTA_COLUMNS), remainder(e, DELTA_COLUMNS)
+            s, u = int32(sample + down), int32(unit + right)
             if s < rows and u < int32(SIZES[layer]):
-                own.deltas[first + s * width + u] *= added(pool, e, DELTA_SUMS, DELTA_WAYS)
+                at = int32(down * DELTA_LINE + right)
+                own.deltas[first + s * width + u] *= added(pool, at, DELTA_ROWS * DELTA_LINE, DELTA_WAYS)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -262,55 +267,30 @@ def finish_gradient(work, p, g, rows, h, is_weight):
 def gradients(layer, pool, work, place, h):
     """The gradient of a layer's weights and biases, or each part of it."""
     (_, _, own), (batch, at, rows) = work, place
-    n_in, n_out = int32(SIZES[layer]), int32(SIZES[layer + 1])
-    across = up(n_in, GRADIENT_COLUMNS)
+    n_in, n_out, one = int32(SIZES[layer]), int32(SIZES[layer + 1]), int32(SIZES[layer] if BIAS else -1)
+    across = up(int32(n_in + BIAS), GRADIENT_COLUMNS)
     tiles = int32(across * up(n_out, GRADIENT_ROWS))
     part = int32(up(rows, SPLITS * GRADIENT_DEPTH) * GRADIENT_DEPTH)
     for item in range(int32(cuda.blockIdx.x), int32(tiles * SPLITS), int32(cuda.gridDim.x)):
         tile, split = remainder(item, tiles), quotient(item, tiles)
         unit, first = int32(quotient(tile, across) * GRADIENT_ROWS), int32(remainder(tile, across) * GRADIENT_COLUMNS)
         span = int32(min(int32(split * part), rows)), int32(min(int32((split + 1) * part), rows))
-        deltas = own_numbers(own.deltas, work, layer + 1, batch, span[1])
+        deltas = own_numbers(own.deltas, work, layer + 1, batch, span[1], -1)
         if layer == 0:
-            gradient_samples(pool, (deltas, samples_of(work, at, span[1])), unit, first, span)
+            gradient_samples(pool, (deltas, samples_of(work, at, span[1], one)), unit, first, span)
         else:
-            below = own_numbers(own.values, work, layer, batch, span[1])
+            below = own_numbers(own.values, work, layer, batch, span[1], one)
             gradient_values(pool, (deltas, below), unit, first, span)
         for e in range(int32(cuda.threadIdx.x), int32(GRADIENT_SUMS), int32(THREADS)):
-            u, i = int32(unit + quotient(e, GRADIENT_COLUMNS)), int32(first + remainder(e, GRADIENT_COLUMNS))
-            if u < n_out and i < n_in:
-                p, g = int32(FIRSTS[layer] + u * STRIDES[layer] + i), added(pool, e, GRADIENT_SUMS, GRADIENT_WAYS)
+            down, right = quotient(e, GRADIENT_COLUMNS), remainder(e, GRADIENT_COLUMNS)
+            u, i = int32(unit + down), int32(first + right)
+            if u < n_out and i < int32(n_in + BIAS):
+                p = int32(FIRSTS[layer] + u * STRIDES[layer] + (i if i < n_in else -1))
+                g = added(pool, int32(down * GRADIENT_LINE + right), GRADIENT_ROWS * GRADIENT_LINE, GRADIENT_WAYS)
                 if SPLITS > 1:
                     own.parts[split * SIZE + p] = g
                 else:
-                    finish_gradient(work, p, g, rows, h, True)
-        if BIAS and first == 0:
-            bias_gradients(layer, pool, work, place, (unit, split, span), h)
-
-
-@cuda.jit(device=True, forceinline=True)
-def bias_gradients(layer, pool, work, place, item, h):
-    """The gradient of a tile's biases: a lane has a unit, warps take samples in turn."""
-    (_, _, own), (batch, _, rows), (unit, split, span) = work, place, item
-    thread, n_out, width = int32(cuda.threadIdx.x), int32(SIZES[layer + 1]), int32(WIDTHS[layer + 1])
-    warp, lane, start = quotient(thread, 32), remainder(thread, 32), types.int64(batch) * BEFORE[layer + 1]
-    end = int32(min(int32(unit + GRADIENT_ROWS), n_out))
-    for u in range(int32(unit + lane), int32(end + lane), int32(32)):
-        g = T(0)
-        if u < n_out:
-            for s in range(int32(span[0] + warp), span[1], int32(WARPS)):
-                g += own.deltas[start + s * width + u]
-        cuda.syncthreads()
-        pool[thread] = g
-        cuda.syncthreads()
-        if warp == 0 and u < end:
-            for other in range(1, WARPS):
-                g += pool[int32(other * 32 + lane)]
-            p = int32(FIRSTS[layer] - 1 + u * STRIDES[layer])
-            if SPLITS > 1:
-                own.parts[split * SIZE + p] = g
-            else:
-                finish_gradient(work, p, g, rows, h, False)
+                    finish_gradient(work, p, g, rows, h, i < n_in)
 
 
 @cuda.jit(device=True, forceinline=True)
