@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from fastmlp.bench.work import Work
 __all__ = ["STEPS", "Step", "main"]
 
 MINUTES = 12.0
+MOST_TRIED = 10_000  #: the largest batch size that layouts are tried for
 LEAST = 5.0  #: seconds that must be left for a step to begin
 PROFILED = (5, 10_000)  #: batch sizes of the works that are profiled, one for each kernel
 GRACE = 10.0  #: seconds in which processes whose time is over may say what they have
@@ -69,19 +71,28 @@ def sanitized() -> Commands:
 
 
 def profiled(out: Path) -> Commands:
-    """Nsight Compute's account of our kernel in some works, by part and by line; none where it is not installed."""
+    """Nsight Compute's account of our kernel in some works, by part, then by instruction; none if not installed."""
     tool = shutil.which("ncu", path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
     options = ["--clock-control", "none", "--set", "full", "--launch-skip", "1", "--launch-count", "1"]
-    options += ["--kernel-name", "regex:epoch", "--print-details", "all"]
-    pages = {"parts": ["--page", "details"], "lines": ["--page", "source", "--print-source", "sass", "--csv"]}
-    works = [index for index, (work, _) in enumerate(SUITES["gpu"].jobs) if work.batch_size in PROFILED]
+    options += ["--kernel-name", "regex:epoch", "--import-source", "no", "--force-overwrite"]
+    pages = (["details", "--print-details", "all"], ["source", "--print-source", "sass", "--csv"])
+    commands: Commands = {}
+    for index, (work, _) in enumerate(SUITES["gpu"].jobs):
+        if work.batch_size in PROFILED and tool:
+            report = str(out / "gpu-logs" / f"profile-{work.batch_size}.ncu-rep")
+            steps = [[tool, *options, "-o", report, *python("gpu_steps", "epochs", str(index))]]
+            steps += [[tool, "--import", report, "--page", *page] for page in pages]
+            commands[f"profile-{work.batch_size}"] = ["sh", "-c", " && ".join(map(shlex.join, steps))]
+    return commands
+
+
+def layouts(out: Path) -> Commands:
+    """A process for each layout that is tried of a work; they compile side by side, and measure in turns."""
+    works = [(index, work) for index, (work, _) in enumerate(SUITES["gpu"].jobs) if work.batch_size <= MOST_TRIED]
     return {
-        f"profile-{page}-{SUITES['gpu'].jobs[index][0].batch_size}": [
-            *(str(tool), *options, *asked),
-            *python("gpu_steps", "epochs", str(index)),
-        ]
-        for page, asked in pages.items()
-        for index in works * bool(tool)
+        f"layout-{work.batch_size}-{place}": python("gpu_steps", "layout", str(index), str(place), str(out))
+        for place in range(2 * gpu_steps.LAYOUTS)
+        for index, work in works
     }
 
 
@@ -109,6 +120,7 @@ STEPS = {
     "6": Step("compute-sanitizer on the small works", 90, lambda out: sanitized(), each=80),
     "7": measured("time to 97 and 98 % on MNIST", 90, gpu_steps.ACCURACY, "accuracy"),
     "8": Step("where the cycles go, by Nsight Compute", 90, profiled, each=80),
+    "9": Step("layouts that the rule ranks next, for fitting it", 150, layouts),
 }
 
 

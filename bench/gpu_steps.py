@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from fastmlp.bench.work import LAB_SHIFT, LEVELS, MOMENTUM, Work, mnist_is_here
 from fastmlp.bench.worker import die_with_parent
 from fastmlp.kernels import Rule, reference
 from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.cuda import plans
 
 __all__ = ["ACCURACY", "NO_GPU", "OURS", "SMALL", "aims_of", "best_rival", "to_compile"]
 
@@ -37,6 +39,7 @@ ACCURACY = "gpu-accuracy"
 OURS, NETWORK = "fastmlp-cuda", (784, 100, 10)
 SEEDS = 3  #: of the times to accuracy
 PROFILED_STEPS = 100  #: of an epoch under the profiler, which plays it over and over
+LAYOUTS = 6  #: that are tried of each kind
 
 #: What fastmlp is to reach on `NETWORK`: batch size -> times the best rival; and seconds of an epoch of MNIST.
 AIMS = {1: 8.0, 5: 8.0, 10: 8.0, 32: 5.0, 128: 3.0, 10_000: 1.0}
@@ -265,6 +268,46 @@ def epochs(index: str) -> int:
     return 0
 
 
+# --------------------------------------------------------------------------------------------------- 9: other layouts
+def layout(index: str, place: str, folder: str) -> int:
+    """Compile a work of the suite "gpu" with the layout that the rule ranks at this place, and time it; one at a time.
+
+    A tiled kernel's places are those of the tile of its forward products, then, from `LAYOUTS` on, of its gradients.
+    """
+    import fcntl  # which not every system has
+
+    suite, n = SUITES["gpu"], int(place)
+    work, found = suite.jobs[int(index)][0], dict[str, Any]()
+    rank_layouts, rank_tiles = plans.best_layouts, plans.best_tiles
+
+    def best_layouts(*given: Any) -> list[dict[str, int]]:
+        found.update(rank_layouts(*given)[n])
+        return [found]
+
+    def best_tiles(products: Any, dtype: str, gpu: Any, splits: tuple[int, ...]) -> list[Any]:
+        ranked, first = rank_tiles(products, dtype, gpu, splits), LAYOUTS * (len(splits) > 1)
+        chosen = ranked[n - first if first <= n < first + LAYOUTS else 0]
+        found["gradients" if first else f"{len(products)} products"] = [*chosen[0], chosen[1]]
+        return [chosen]
+
+    with mock.patch.multiple(plans, best_layouts=best_layouts, best_tiles=best_tiles):
+        contender = CONTENDERS[OURS](work if mnist_is_here() else replace(work, source="synthetic"), {"threads": None})
+        contender.prepare(1)
+        contender.run(1)
+    with open(Path(folder, "gpu-logs", "turn"), "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        assert suite.steps is not None
+        seconds, steps = [], suite.steps(work)
+        for _ in range(4):
+            contender.prepare(steps)
+            begin = time.perf_counter()
+            contender.run(steps)
+            seconds.append(time.perf_counter() - begin)
+    told = ", ".join(f"{1e6 * s / steps:.2f}" for s in seconds[1:])
+    print(f"{work.title}: {told} µs a step at place {n}: {found}")
+    return 0
+
+
 def main(name: str, *arguments: str) -> int:
     """Do a step; returns its exit code."""
     die_with_parent()
@@ -277,6 +320,7 @@ def main(name: str, *arguments: str) -> int:
         "measure": measure,
         "accuracy": accuracy,
         "epochs": epochs,
+        "layout": layout,
     }
     return steps[name](*arguments)
 

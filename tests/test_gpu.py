@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from fastmlp.bench.with_torch_cuda import TorchCudaGraph, with_tf32
 from fastmlp.bench.work import Work
 from fastmlp.kernels import Rule, reference
 from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.cuda import plans
 from fastmlp.kernels.losses import OUTPUTS
 from fastmlp.kernels.network import DTYPES
 from fastmlp.kernels.updates import UPDATES
@@ -188,6 +190,7 @@ def test_suites_on_a_gpu_hold_all_that_was_asked_for():
 
 SLEEPER = """
 import os
+import shlex
 import time
 
 from fastmlp.bench.with_fastmlp import FastmlpNumpy
@@ -582,11 +585,10 @@ def test_profiled_are_two_epochs_of_a_work_for_each_kernel(tmp_path, monkeypatch
     tool.write_text("")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    commands = gpu.profiled(tmp_path)
-    assert all(command[0] == str(tool) for command in commands.values())
-    works = {SUITES["gpu"].jobs[int(command[-1])][0] for command in commands.values()}
-    assert {work.batch_size for work in works} == {5, 10_000}
-    assert len(commands) == 2 * len(works)  # by part, and by line
+    commands = [shlex.split(command[-1]) for command in gpu.profiled(tmp_path).values()]
+    assert all(command[0] == str(tool) for command in commands)
+    programs = [command[: command.index("&&")][-2:] for command in commands]  # the name of a step, and what it is given
+    assert {SUITES["gpu"].jobs[int(index)][0].batch_size for _, index in programs} == {5, 10_000}
     taken = []
 
     class Noted(contender(NUMPY)):
@@ -596,9 +598,37 @@ def test_profiled_are_two_epochs_of_a_work_for_each_kernel(tmp_path, monkeypatch
 
     monkeypatch.setitem(CONTENDERS, gpu_steps.OURS, Noted)
     monkeypatch.setattr(gpu_steps, "PROFILED_STEPS", 3)
-    name, index = next(command for command in commands.values() if command[-1] == "0")[-2:]
+    name, index = next(program for program in programs if program[1] == "0")
     assert gpu_steps.main(name, index) == 0
     assert taken == [3, 3]
+
+
+def test_layouts_are_those_that_the_rule_ranks_next(tmp_path, monkeypatch, capsys):
+    """Each place is another layout, and the ranking has a work for each place."""
+    asked = []
+
+    class Planned(contender(NUMPY)):
+        def __init__(self, work, settings):
+            super().__init__(work, settings)
+            given = plans.Given(work.rule.kind, work.rule.slots, work.batch_size, "float32", True)
+            constants = plans.persistent.__wrapped__(work.network(), given, plans.Gpu())
+            if constants is None:
+                constants = plans.tiled.__wrapped__(work.network(), "train", given, plans.Gpu())
+            asked.append(constants)
+
+    monkeypatch.setitem(CONTENDERS, gpu_steps.OURS, Planned)
+    jobs = tuple((replace(work, source="synthetic", samples=300), names) for work, names in SUITES["gpu"].jobs[:5])
+    monkeypatch.setitem(SUITES, "gpu", replace(SUITES["gpu"], jobs=jobs, steps=lambda work: 2))
+    (tmp_path / "gpu-logs").mkdir()
+    commands = gpu.layouts(tmp_path)
+    assert len(commands) == 2 * gpu_steps.LAYOUTS * len(jobs)
+    for index, (work, _) in enumerate(jobs):
+        asked.clear()
+        for place in range(2 * gpu_steps.LAYOUTS):
+            command = commands[f"layout-{work.batch_size}-{place}"]
+            assert gpu_steps.main(*command[command.index("layout") :]) == 0, index
+        assert len({str(constants) for constants in asked}) >= 2 * gpu_steps.LAYOUTS - 1
+    assert capsys.readouterr().out.count("µs a step at place") == len(commands)
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])

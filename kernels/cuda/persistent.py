@@ -91,8 +91,8 @@ SAMPLES_SIZE = HELD * ROW
 HIDDEN_SIZE = HELD * BLOCK_UNITS
 SUMS_SIZE = WARPS * HIDDEN_SIZE
 LOGITS = BATCH * OUTPUTS
-# Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs and of its units. The
-# outputs' biases count as weights of one unit more, whose value is 1 in the first block, and 0 in all others.
+# Small parameters of a block: weights to the outputs [BLOCK_UNITS, OUTPUTS], biases of the outputs and of its units.
+# Those of the outputs count as weights of one unit more, whose value is 1 in the first block, and 0 in all others.
 VALUES = BLOCK_UNITS + 1
 VALUES_SIZE = BATCH * VALUES
 OUTPUT_BIASES = BLOCK_UNITS * OUTPUTS
@@ -109,7 +109,7 @@ COPY_ROUNDS, HIDDEN_ROUNDS, LOGIT_ROUNDS = (-(-BATCH * n // THREADS) for n in (C
 TOTALS = 4 * TELLING
 SHARES = max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or (n * SMALL <= THREADS and n <= BATCH))  # of a small gradient
 SMALL_ROUNDS = -(-(SMALL if BIAS else OUTPUT_BIASES) * SHARES // THREADS)
-ASKED = min(BLOCKS, 13)  # words that a thread asks for before it looks at the first
+ASKED = min(BLOCKS, 26)  # words that a thread asks for before it looks at the first
 STATE_SIZE = max(SLOTS, 1)
 OWN_STATE, SMALL_STATE = STATE_SIZE * MINE, STATE_SIZE * SMALL
 TWO_SAMPLES = 2 * BATCH
@@ -299,7 +299,7 @@ def output(words, d, totals, sample, data, rows, step):
 
 @cuda.jit(device=True, forceinline=True)
 def report(totals, data, rows, step):
-    """The last warp of the last block tells a step's mean loss and error, while others wait for the next step's words."""
+    """The last warp of the last block tells a step's mean loss and error, while others wait for the next words."""
     lane = int32(own_thread() - (THREADS - 32))
     if lane >= 0:
         loss, error = T(0), T(0)

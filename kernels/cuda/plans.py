@@ -5,6 +5,7 @@ What is chosen here decides speed, never results beyond rounding. Pure Python: n
 
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,11 @@ def common_constants(network: Network, given: Given) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------------- persistent
+def best_layouts(network: Network, given: Given, gpu: Gpu) -> list[dict[str, int]]:
+    """Ways to share out the units; what takes the least time first."""
+    return [layout for _, layout in sorted(layouts(network, given, gpu), key=itemgetter(0))]
+
+
 def layouts(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, dict[str, int]]]:
     """Ways to share out the units, each with the cycles that a step takes."""
     inputs, hidden, outputs = network.sizes
@@ -87,11 +93,17 @@ def layouts(network: Network, given: Given, gpu: Gpu) -> Iterator[tuple[float, d
 
 
 def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
-    """What a step takes, roughly: to choose among layouts. The numbers fit what an H200 took (bench/NOTES.md)."""
-    threads, units = c["GROUPS"] * c["SPAN"], c["UNITS"]
-    instructions = 2 * vectors * (4 * units + 4) + 14 * units + 18  # of a thread for a sample
+    """What a step takes, roughly: to choose among layouts, not to foretell a time.
+
+    Instructions are counted from the kernel's code; a scheduler, of which a multiprocessor has four, issues one a
+    cycle, and waits more often with a lone warp. The exchange is what an H200 took (bench/NOTES.md).
+    """
+    threads, units, blocks = c["GROUPS"] * c["SPAN"], c["UNITS"], c["BLOCKS"]
+    instructions = batch * (2 * vectors * (4 * units + 3) + 6 * units) + 12 * units * vectors + 250  # of a thread
+    issued = 1.3 * instructions * max(2, -(-threads // 128))
+    shared = 8 * batch * vectors * threads / 32  # 32 numbers a cycle, both ways
     rounds = -(-batch * lanes(outputs) // threads)  # of rows of outputs
-    return 280 * c["BLOCKS"] + 700 * rounds + batch * (420 + 1.4 * instructions * max(2.0, threads / 128))
+    return max(issued, shared) + 900 + rounds * (300 + 20 * blocks) + 0.16 * blocks * batch * outputs
 
 
 def fits(network: Network, given: Given, gpu: Gpu, c: dict[str, int]) -> bool:
@@ -100,7 +112,8 @@ def fits(network: Network, given: Given, gpu: Gpu, c: dict[str, int]) -> bool:
     together = samples_together(c["UNITS"], batch)
     units, held = c["GROUPS"] * c["UNITS"], -(-batch // together) * together
     small, telling = units * (outputs + 1) + outputs, min(c["GROUPS"] * c["SPAN"], batch * lanes(outputs) + 31)
-    numbers = (c["SPAN"] // 32 + 3) * held * (units + 1) + batch * outputs + 4 * telling + (1 + max(given.slots, 1)) * small
+    numbers = (c["SPAN"] // 32 + 3) * held * (units + 1) + batch * outputs + 4 * telling
+    numbers += (1 + max(given.slots, 1)) * small
     static = numbers * itemsize + 8 * batch
     sample_size = np.dtype(given.inputs).itemsize
     samples = 2 * held * sample_row(network.sizes[0], 16 // itemsize, 16 // sample_size) * sample_size
@@ -112,7 +125,7 @@ def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | Non
     """The constants of `fastmlp.kernels.cuda.persistent`; None where it is not for this network and batch."""
     if network.layers != 2 or given.batch > PERSISTENT_BATCH or network.sizes[-1] > 256:
         return None
-    found = sorted(layouts(network, given, gpu), key=lambda pair: pair[0])
+    found = best_layouts(network, given, gpu)
     if not found:
         return None
     first, second = network.table.tolist()
@@ -128,7 +141,7 @@ def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | Non
         "FIRST_STRIDE": first[STRIDE],
         "SECOND": second[OFFSET],
         "SECOND_STRIDE": second[STRIDE],
-        **found[0][1],
+        **found[0],
     }
 
 
@@ -137,7 +150,7 @@ def persistent(network: Network, given: Given, gpu: Gpu) -> dict[str, Any] | Non
 #: Threads of a block; rows and columns of a tile that are tried, sums of a thread, and products staged at a time.
 TILE_THREADS = 256
 TILE_SIDES = (8, 16, 24, 32, 48, 64, 80, 104, 128)
-SQUARES = {"float32": ((8, 8), (4, 8), (4, 4)), "float64": ((4, 4),)}
+SQUARES = {"float32": ((10, 8), (8, 8), (4, 8), (4, 4)), "float64": ((4, 4),)}
 DEPTHS = (16, 32, 64, 128, 256)
 STAGED = 32  #: numbers at most that a thread has on their way
 SPLITS = (1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 26, 32, 44, 64)
@@ -153,8 +166,8 @@ def tile_cycles(tile: Tile, k: int, itemsize: int) -> float:
     """What a block takes for a tile of sums over k, roughly: to choose among tiles, not to foretell a time."""
     ways, square = tile.ways(TILE_THREADS), tile.down * tile.across
     warps = -(-ways * tile.squares // 32)
-    # Four k of a square: its products, the loads for them, the loop. A lone warp waits half of the time.
-    work = (4 * square + tile.down + tile.across + 10) / 4 * max(2.0, warps / 4)
+    # Four k of a square: its products, the loads for them, the loop. A scheduler's lone warp waits half of the time.
+    work = (4 * square + tile.down + tile.across + 10) / 4 * max(2, -(-warps // 4))
     loads = (tile.down + 0.4 * tile.across) * warps
     vectors = -(-(tile.rows + tile.columns) * tile.depth * itemsize // 16 // TILE_THREADS)
     bytes_ = tile.depth * (tile.rows + tile.columns) * itemsize
@@ -172,14 +185,24 @@ def tiles(dtype: str, shared: int) -> tuple[Tile, ...]:
             for down, across in SQUARES[dtype]:
                 for depth in DEPTHS:
                     tile = Tile(rows, columns, down, across, depth)
+                    whole = rows % down == columns % across == 0
                     fits_threads = tile.squares <= TILE_THREADS and (rows + columns) * depth <= STAGED * TILE_THREADS
-                    if fits_threads and tile.numbers(TILE_THREADS) * np.dtype(dtype).itemsize <= shared - 2048:
+                    if (
+                        whole
+                        and fits_threads
+                        and tile.numbers(TILE_THREADS) * np.dtype(dtype).itemsize <= shared - 2048
+                    ):
                         found.append(tile)
     return tuple(found)
 
 
-def best_tile(products: list[tuple[int, int, int]], dtype: str, gpu: Gpu, splits: tuple[int, ...]) -> tuple[Tile, int]:
-    """The tile, and the number of parts of k, that take the least time for these products of rows, columns and k."""
+def best_tiles(
+    products: list[tuple[int, int, int]], dtype: str, gpu: Gpu, splits: tuple[int, ...]
+) -> list[tuple[Tile, int]]:
+    """Tiles, and numbers of parts of k, for these products of rows, columns and k; what takes the least time first.
+
+    With several numbers of parts to choose from, operands are of columns, whose rows come in whole vectors.
+    """
     itemsize = np.dtype(dtype).itemsize
 
     def time(choice: tuple[Tile, int]) -> float:
@@ -190,8 +213,9 @@ def best_tile(products: list[tuple[int, int, int]], dtype: str, gpu: Gpu, splits
             total += -(-count // gpu.multiprocessors) * tile_cycles(tile, -(-k // parts), itemsize)
         return total
 
-    choices = [(tile, parts) for tile in tiles(dtype, gpu.shared_memory) for parts in splits]
-    return min(choices, key=time)
+    found = [t for t in tiles(dtype, gpu.shared_memory) if len(splits) == 1 or t.down * itemsize % 16 == 0]
+    choices = [(tile, parts) for tile in found for parts in splits]
+    return sorted(choices, key=time)
 
 
 @lru_cache(maxsize=256)
@@ -199,12 +223,13 @@ def tiled(network: Network, job: str, given: Given, gpu: Gpu, hits: str = "") ->
     """The constants of `fastmlp.kernels.cuda.tiled` for a job; ``given.batch`` is what its tiles are chosen for."""
     pairs = list(zip(network.sizes, network.sizes[1:], strict=False))
     rows, dtype = given.batch, network.dtype
-    forward, _ = best_tile([(rows, n_out, n_in) for n_in, n_out in pairs], dtype, gpu, (1,))
-    delta, gradient, parts = forward, forward, 1
+    forward, _ = best_tiles([(rows, n_out, n_in) for n_in, n_out in pairs], dtype, gpu, (1,))[0]
+    delta, gradient, parts = forward, tiles(dtype, gpu.shared_memory)[0], 1
     if job in ("train", "gradient"):
         if len(pairs) > 1:
-            delta, _ = best_tile([(rows, n_in, n_out) for n_in, n_out in pairs[1:]], dtype, gpu, (1,))
-        gradient, parts = best_tile([(n_out, n_in, rows) for n_in, n_out in pairs], dtype, gpu, SPLITS)
+            delta, _ = best_tiles([(rows, n_in, n_out) for n_in, n_out in pairs[1:]], dtype, gpu, (1,))[0]
+        products = [(n_out, n_in + network.bias, rows) for n_in, n_out in pairs]
+        gradient, parts = best_tiles(products, dtype, gpu, SPLITS)[0]
     return {
         **common_constants(network, given),
         "JOB": job,

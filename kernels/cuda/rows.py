@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fastmlp.kernels.cuda.functions import activation, loss, loss_delta
 from fastmlp.kernels.cuda.shapes import lanes
-from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types, uint32
+from fastmlp.kernels.cuda.toolkit import cuda, float32, float64, int32, types
 
 __all__ = ["RowFunctions", "row_functions"]
 

@@ -46,7 +46,7 @@ def samples_together(units: int, batch: int) -> int:
 
     As many as leave the fewest places of the last turn empty, with no more sums than registers are for.
     """
-    return min(range(1, max(MOST_SUMS // units, 1) + 1), key=lambda together: (-(-batch // together) * together, -together))
+    return min(range(1, MOST_SUMS // units + 1), key=lambda many: (-(-batch // many) * many, -many))
 
 
 def lanes(outputs: int) -> int:

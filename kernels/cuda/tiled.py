@@ -6,8 +6,9 @@ result in turn.
     feedforward      a layer's z = V Wᵀ: samples x units; then values and slopes
     output           rows of outputs: loss, and δ of the output layer
     backpropagation  δ of the layer below: (δ W) ∘ σ'(z), samples x units
-    gradients        ∂W = δᵀ V: units x inputs, and one input more that is always 1, for the biases; the rule is
-                     applied on the spot. With few tiles the batch is split in `SPLITS` parts, which are stored side by side and, after a barrier, added up in their order
+    gradients        ∂W = δᵀ V: units x inputs, with one input more that is always 1, for the biases; the rule is
+                     applied on the spot. With few tiles the batch is split in `SPLITS` parts, which are stored side
+                     by side and, after a barrier, added up in their order
 
 How a block works out a tile is in `fastmlp.kernels.cuda.products`.
 
