@@ -33,6 +33,9 @@ _compiled: set[str] = set()
 
 
 def _threads(threads: int | None) -> int:
+    """How many threads at most; a single one in a member of a team, whose cores are taken."""
+    if team.is_member():
+        return 1
     return team.most_threads() if threads is None else threads
 
 
@@ -68,6 +71,8 @@ def _run(
         arrays[entries.HYPERPARAMETERS_ARRAY] = plan.hyperparameters(rule, network.dtype, p.members)
     p.find(arrays)
     samples, batch = p.plan.item(entries.SAMPLES), max(p.plan.item(entries.BATCH), 1)
+    if entries.ORDER_ARRAY in arrays:  # it may be that of several epochs
+        samples = len(arrays[entries.ORDER_ARRAY])
     brief = samples * (network.multiply_adds + BRIEF_SAMPLE) + samples // batch * BRIEF_STEP < BRIEF_WORK
     team.run(p.members, lambda t: drivers.run(t, job, p.plan, parameters), p.stop, brief)
 
@@ -226,24 +231,46 @@ def train_epoch(
     errors: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
+    return train_epochs(network, rule, parameters, state, X, Y, order, batch_size, 1, threads=threads, errors=errors)
+
+
+@quiet
+def train_epochs(
+    network: Network,
+    rule: Rule,
+    parameters: np.ndarray,
+    state: State,
+    X: np.ndarray,
+    Y: np.ndarray,
+    order: np.ndarray,
+    batch_size: int,
+    epochs: int,
+    *,
+    threads: int | None = None,
+    errors: np.ndarray | None = None,
+) -> np.ndarray:
+    """To the bit what calls of `train_epoch` give for so many parts of ``order``, equally long: for short epochs."""
     check_inputs(network, parameters, X, Y)
     check_state(rule, state, parameters)
     check_writable(parameters=parameters)
     check_order(order, len(X), batch_size)
-    batch_size = min(batch_size, len(order))
-    found = plan.background(network, X, len(order))
+    if epochs < 1 or len(order) % epochs:
+        raise ValueError(f"epochs={epochs}; expected a divisor of the order's length, {len(order)}")
+    samples = len(order) // epochs
+    batch_size = min(batch_size, samples)
+    found = plan.background(network, X, samples)
     can_rest = plan.can_rest(network, rule, batch_size)
     resting = found is not None and can_rest
     least = WORK_PER_RESTING_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
     members = plan.members_for(network, batch_size, _threads(threads), least)
-    fewest = plan.has_fewest_inputs(network, len(order))
+    fewest = plan.has_fewest_inputs(network, samples)
     small = plan.is_small(batch_size, members, found is not None, resting, fewest)
     small = small and plan.has_room(network, batch_size, members)
     if not small:
         members = max(members, plan.members_by_samples(network, batch_size, _threads(threads)))
         members = plan.most_by_samples(network, members)
     members = team.at_hand(members)
-    losses = np.zeros(-(-len(order) // batch_size))
+    losses = np.zeros(epochs * -(-samples // batch_size))
     arrays = {
         **_targets(Y),
         entries.SLOTS_ARRAY: state.slots,
@@ -254,13 +281,13 @@ def train_epoch(
         check_flat("errors", errors, len(losses), "float64")
         arrays[entries.ERRORS_ARRAY] = errors
     if small:
-        if found is None and can_rest and plan.is_narrow(network, batch_size, len(order)):
+        if found is None and can_rest and plan.is_narrow(network, batch_size, samples):
             found, resting = plan.NO_BACKGROUND, True
         job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)
     else:
-        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, len(order), members, batch_size)
+        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, samples, members, batch_size)
         arrays[entries.GRADIENTS_ARRAY] = plan.aligned_zeros(members * network.size, network.dtype)
-    plan.set_batch(p.plan, X, len(order), batch_size, int(state.step[0]))
+    plan.set_batch(p.plan, X, samples, batch_size, int(state.step[0]))
     _run(job, network, p, parameters, arrays, rule)
     plan.plans.keep(p)
     state.step += len(losses)

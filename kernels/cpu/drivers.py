@@ -708,15 +708,27 @@ def run(t, job, plan, parameters):
     gradients = array_of(plan, GRADIENTS_ARRAY, parameters.dtype)
     H = array_of(plan, HYPERPARAMETERS_ARRAY, parameters.dtype)[t * H_LENGTH : (t + 1) * H_LENGTH]
     unit = flush_subnormals()
-    if job == TRAIN_SMALL:
-        train_small(
-            t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team
-        )
-    elif job == TRAIN_LARGE:
-        train_large(
-            t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists,
-            gradients, partial, team,
-        )  # fmt: skip
+    if job == TRAIN_SMALL or job == TRAIN_LARGE:
+        samples, steps = plan[SAMPLES], (plan[SAMPLES] + plan[BATCH] - 1) // plan[BATCH]
+        for epoch in range(len(order) // samples):  # an order may be that of several epochs
+            epoch_order = order[epoch * samples : (epoch + 1) * samples]
+            epoch_losses, epoch_errors = losses[epoch * steps :], errors[epoch * steps :]
+            if job == TRAIN_SMALL:
+                train_small(
+                    t, plan, table, settings, H, parameters, slots, epoch_order, labels, dense, epoch_losses,
+                    epoch_errors, scratch, lists, team,
+                )  # fmt: skip
+            else:
+                train_large(
+                    t, plan, table, settings, H, parameters, slots, epoch_order, labels, dense, epoch_losses,
+                    epoch_errors, scratch, lists, gradients, partial, team,
+                )  # fmt: skip
+            if not barrier(t, team, plan[MEMBERS]):
+                break
+            if t == 0:
+                plan[STEP] += steps
+            if not barrier(t, team, plan[MEMBERS]):
+                break
     elif job == GRADIENT:
         find_gradient(
             t, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, gradients, partial, team

@@ -17,7 +17,7 @@ TABLE_COLUMNS = 12
     LOSS,
     RULE,
     SIZE,  # parameters, and the distance between state arrays
-    SAMPLES,  # entries of the order
+    SAMPLES,  # entries of the order, of an epoch's where it is that of several
     BATCH,
     CHUNK,  # rows that a member's scratch holds
     ADDRESS,  # of the samples

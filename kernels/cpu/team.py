@@ -13,6 +13,7 @@ import os
 import platform
 import struct
 import sys
+import threading
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
@@ -267,7 +268,8 @@ def run(members: int, work: Callable[[int], None], stop: Callable[[], None], bri
 
     The calling thread only waits, in Python, so that Ctrl-C reaches it at once: ``stop`` then tells the members, which
     leave at the next place where they look. However this function is left, no member is at work any more. For a lone
-    member whose work is brief, or where the system gives no thread, the calling thread does it itself.
+    member whose work is brief, or where the system gives no thread, the calling thread does it itself; so does a member
+    of another team, which is stopped with that team, and gets a KeyboardInterrupt then.
 
     Parameters
     ----------
@@ -284,6 +286,9 @@ def run(members: int, work: Callable[[int], None], stop: Callable[[], None], bri
     RuntimeError
         If the system gives too few threads; nothing has been run then.
     """
+    if (outer := _here.job) is not None and members == 1:
+        outer.run_within(work, stop)
+        return
     if members == 1 and (brief or not _pool.has(1)):
         work(0)
         return
@@ -299,6 +304,11 @@ def run(members: int, work: Callable[[int], None], stop: Callable[[], None], bri
             job.end()  # where a signal handler has raised an exception in the first
     if job.errors:
         raise job.errors[0]
+
+
+def is_member() -> bool:
+    """Whether the calling thread is a member of a team, at work."""
+    return _here.job is not None
 
 
 def at_hand(members: int) -> int:
@@ -317,7 +327,9 @@ class _Job:
     """
 
     def __init__(self, members: int, work: Callable[[int], None], stop: Callable[[], None]) -> None:
-        self.members, self.work, self.stop = members, work, stop
+        self.members, self.work, self.stop_work = members, work, stop
+        self.within: list[Callable[[], None]] = []  # how to stop what members run within this job
+        self.stopped = False
         self.over, self.is_over = Lock(), False
         self.owner: dict[str, str] = {}
         self.left: SimpleQueue[None] = SimpleQueue()
@@ -352,11 +364,38 @@ class _Job:
 
     def attempt(self, number: int) -> None:
         """Run a member; where it fails, the others are stopped, which may wait at a barrier for it."""
+        _here.job = self
         try:
             self.work(number)
         except BaseException as error:
             self.errors.append(error)
             self.stop()
+        finally:
+            _here.job = None
+
+    def stop(self) -> None:
+        """Tell all members to leave, and what they run within this job."""
+        self.stopped = True
+        self.stop_work()
+        for stop in tuple(self.within):
+            stop()
+
+    def run_within(self, work: Callable[[int], None], stop: Callable[[], None]) -> None:
+        """Do a lone member's work in a thread that is a member of this job.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If this job has been told to stop: the work may be half done.
+        """
+        self.within.append(stop)  # before the first look, so that nothing is told in between
+        try:
+            if not self.stopped:
+                work(0)
+        finally:
+            self.within.remove(stop)
+        if self.stopped:
+            raise KeyboardInterrupt
 
     def wait(self) -> None:
         """Wait for the end; exceptions of signal handlers get out at once, on Windows within a fifth of a second."""
@@ -418,6 +457,15 @@ class _Pool:
 
 
 _pool = _Pool()
+
+
+class _Here(threading.local):
+    """The job of which the present thread is a member."""
+
+    job: _Job | None = None
+
+
+_here = _Here()
 
 
 def _ask_for_short_slices() -> None:
