@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastmlp import checks, kernels, lab_mlp, seen
 from fastmlp.callbacks import Callback, CallbackLike, callback_list
+from fastmlp.fitting import Diverged, Fit
 from fastmlp.history import History
 from fastmlp.initializers import AUTO, Initializer, by_layer, draw, generator, initializer, suitable
 from fastmlp.kernels import Network, Rule, State
@@ -55,10 +57,6 @@ class Evaluation(NamedTuple):
 
     loss: float
     accuracy: float
-
-
-class Diverged(ArithmeticError):
-    """A loss or a weight became nan or infinite. Raised and caught in this module."""
 
 
 class Weights(list):
@@ -625,42 +623,18 @@ class Mlp:
         watchers = callback_list(callbacks, progress)
         X, Y = self._data(X, y)
         held_out = None if validation is None else self._validation(validation)
-        batch_size = min(batch_size or len(X), len(X))
-        given, steps_an_epoch = (X, Y, held_out), -(-len(X) // batch_size)
-        X, Y = self._placed(X, Y)
-        held_out = None if held_out is None else self._placed(*held_out)
-
-        state = self._state(rule)
-        history, whole = History(), self.history or History()
-        whole.interrupted = False
-        self.history = whole
-        problem = ""
-
-        def epoch() -> None:
-            figures = self._epoch(rule, state, X, Y, batch_size, shuffle, held_out)
-            for course in (history, whole):
-                course.append(**figures)
-            self._optimizer = rule.kind, state
-
+        run = Fit(self, (X, Y, held_out), rule, watchers, epochs=epochs, batch_size=batch_size, shuffle=shuffle)
         try:
-            watchers.on_fit_begin(self, epochs)
-            self._prepare(rule, X, Y, batch_size)
-            for _ in range(epochs):
-                self._all_or_nothing(epoch, state, [*history.lists(), *whole.lists()])
-                if watchers.on_epoch_end(self, history):
-                    break
-            self._note_inputs(*given, steps=len(history) * steps_an_epoch)
+            run.begin()
+            while run.go_on():
+                pass
+            run.note_inputs()
         except KeyboardInterrupt:
-            history.interrupted = whole.interrupted = True
-        except Diverged as diverged:
-            problem = f"training stopped in epoch {len(history) + 1}, which was undone: {diverged}"
+            run.interrupt()
         finally:
-            self._numbers.host()
-            watchers.on_fit_end(self, history)
-        if problem:
-            advice = f"a smaller learning_rate than {rule.learning_rate:g} may help, or a smaller input_scale"
-            warnings.warn(f"{problem}; {advice}", RuntimeWarning, stacklevel=2)
-        return history
+            run.end()
+        run.warn()
+        return run.history
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Outputs, [n, n_out]: probabilities after softmax or sigmoid.
@@ -1028,7 +1002,7 @@ class Mlp:
                 self._prepared.add(job)
 
     @quiet
-    def _epoch(
+    def _epochs(
         self,
         rule: Rule,
         state: State,
@@ -1037,22 +1011,22 @@ class Mlp:
         batch_size: int,
         shuffle: bool,
         held_out: tuple[np.ndarray, np.ndarray] | None,
-    ) -> dict[str, float]:
-        """Train for one epoch, and evaluate; returns the arguments of `History.append`."""
+        count: int = 1,
+    ) -> list[dict[str, float]]:
+        """Train for so many epochs, and evaluate after the last; returns the arguments of `History.append` for each."""
         n = len(X)
         start = time.perf_counter()
-        order = self._rng.permutation(n) if shuffle else np.arange(n)
-        losses = self._steps(rule, state, X, Y, order, batch_size)
-        seconds = time.perf_counter() - start
-        samples = np.full(len(losses), batch_size)
-        samples[-1] = n - batch_size * (len(losses) - 1)
-        figures = {
-            "loss": float(np.average(losses, weights=samples)),
-            "seconds": seconds,
-            "samples_per_second": n / max(seconds, 1e-9),
-        }
+        order = np.empty((count, n), np.int64)
+        for one in order:
+            one[:] = self._rng.permutation(n) if shuffle else np.arange(n)
+        losses = self._steps(rule, state, X, Y, order.reshape(-1), batch_size, epochs=count).reshape(count, -1)
+        seconds = (time.perf_counter() - start) / count
+        samples = np.full(losses.shape[1], batch_size)
+        samples[-1] = n - batch_size * (len(samples) - 1)
+        means = np.average(losses, axis=1, weights=samples).tolist()
+        figures = [{"loss": mean, "seconds": seconds, "samples_per_second": n / max(seconds, 1e-9)} for mean in means]
         if held_out is not None:
-            figures["val_loss"], figures["val_accuracy"] = self._evaluate(*held_out)
+            figures[-1]["val_loss"], figures[-1]["val_accuracy"] = self._evaluate(*held_out)
         return figures
 
     def _steps(
@@ -1064,14 +1038,19 @@ class Mlp:
         order: np.ndarray,
         batch_size: int,
         errors: np.ndarray | None = None,
+        epochs: int = 1,
     ) -> np.ndarray:
-        """One call of the backend's `train_epoch`; Diverged if anything in it became nan or infinite."""
-        numbers = self._numbers
+        """One call of the backend's `train_epoch`; Diverged if anything in it became nan or infinite.
+
+        Of its `train_epochs`, which not every backend has, if the order is that of several epochs.
+        """
+        numbers, backend = self._numbers, self._backend
+        train = backend.train_epoch if epochs == 1 else partial(backend.train_epochs, epochs=epochs)
         with (
             np.errstate(over="ignore", invalid="ignore"),  # the numpy backend's warnings: told by Diverged instead
             numbers.at_work(),
         ):
-            losses = self._backend.train_epoch(
+            losses = train(
                 self.network,
                 rule,
                 numbers.parameters(),

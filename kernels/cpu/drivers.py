@@ -708,7 +708,7 @@ def run(t, job, plan, parameters):
     gradients = array_of(plan, GRADIENTS_ARRAY, parameters.dtype)
     H = array_of(plan, HYPERPARAMETERS_ARRAY, parameters.dtype)[t * H_LENGTH : (t + 1) * H_LENGTH]
     unit = flush_subnormals()
-    if job == TRAIN_SMALL or job == TRAIN_LARGE:
+    if job in (TRAIN_SMALL, TRAIN_LARGE):
         samples, steps = plan[SAMPLES], (plan[SAMPLES] + plan[BATCH] - 1) // plan[BATCH]
         for epoch in range(len(order) // samples):  # an order may be that of several epochs
             epoch_order = order[epoch * samples : (epoch + 1) * samples]
