@@ -209,6 +209,7 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
     CHUNK = A_SIZE + (DEPTH * (COLUMNS + PAD) if B_COLUMNS else COLUMNS * (DEPTH + PAD))
     ALL_STAGES = STAGES * CHUNK
     SUMS, X_SIZE, Y_SIZE = DOWN * ACROSS, DOWN * V, ACROSS * V
+    A_FIRST, B_FIRST = V if A_COLUMNS else 1, V if B_COLUMNS else 1  # from thread to thread, of their first rows
     X_ROW, X_K = (1, DOWN) if A_COLUMNS else (V, 1)  # from row to row, and from k to k, of what is taken at once
     Y_ROW, Y_K = (1, ACROSS) if B_COLUMNS else (V, 1)
     a_vectors, find_a, stage_a, take_a = staging(dtype, ROWS, DEPTH, (threads, DOWN), *a)
@@ -242,11 +243,12 @@ def product_of(dtype: str, tile: Tile, threads: int, a: tuple[bool, Lines], b: t
         way, square = quotient(thread, SQUARES), remainder(thread, SQUARES)
         if way < WAYS:
             own_a, own_b = remainder(square, HIGH), quotient(square, HIGH)
+            at = int32((way * ROWS + own_a * A_FIRST) * LINE + own_b * B_FIRST)
             for i in range(DOWN):
-                row = (own_a + i // V * HIGH) * V + i % V if A_COLUMNS else own_a + i * HIGH
+                down = (i // V * HIGH * V + i % V if A_COLUMNS else i * HIGH) * LINE
                 for j in range(ACROSS):
-                    column = (own_b + j // V * WIDE) * V + j % V if B_COLUMNS else own_b + j * WIDE
-                    pool[uint32((way * ROWS + row) * LINE + column)] = sums[i * ACROSS + j]
+                    right = j // V * WIDE * V + j % V if B_COLUMNS else j * WIDE
+                    pool[uint32(at + down + right)] = sums[i * ACROSS + j]
 
     @cuda.jit(device=True, forceinline=True)
     def product(pool, operands, row, column, span):
