@@ -181,7 +181,7 @@ class ByHand:
         """Mean loss, and the number of samples that are right."""
         sides = counts_sides(network, labels=Y.ndim == 1)
         outputs, Y = self.predict(network, parameters, X, threads=threads), reference.targets(network, Y)
-        return mean_loss(network, outputs, Y), reference.hits(outputs, Y, sides)
+        return mean_loss(network, outputs, Y), int(reference.are_right(outputs, Y, sides).sum())
 
     def backpropagation(
         self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None

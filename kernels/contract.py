@@ -10,14 +10,21 @@ Y           targets T [n, n_out], C-contiguous (rows that sum to 1 for cross-ent
             0 … n_out - 1 (0 or 1 where n_out is 1)
 rule, state `fastmlp.kernels.updates.Rule` and `State`
 order       int64 [m] indices into X, in the order in which they are to be used
+samples     int64 [k] indices into X, repeats allowed; None for all of X. With them ``order`` counts in `samples`: what
+            comes out is to the bit what it is for X[samples] and Y[samples], which nobody copies
+weights     float64 [n], finite, 0 or more, one for each sample of X; None for none
 threads     how many threads at most; None for the backend's own choice
 =========== ==================================================================================================
+
+With weights the mean over a batch is Σ wᵢ · / Σ wᵢ, for its loss and its gradient, and of the penalty it has λ / Σ wᵢ w.
+A sample of weight 0 has no part in it, not even if its loss is nan. A batch without any weight has the loss 0 and the
+gradient 0, penalty included; it counts as a step all the same.
 
 The sentence that all backends are tested by: `train_epoch` equals `backpropagation` and `update_weights` taken in
 turn over the batches of ``order``, within the rounding of T, the shorter last batch included.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -48,9 +55,16 @@ class Backend(Protocol):
         """Outputs T [n, n_out] alone."""
 
     def evaluate(
-        self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
-    ) -> tuple[float, int]:
-        """Mean loss over all samples, and how many of them are right.
+        self,
+        network: Network,
+        parameters: np.ndarray,
+        X: np.ndarray,
+        Y: np.ndarray,
+        *,
+        threads: int | None = None,
+        weights: np.ndarray | None = None,
+    ) -> tuple[float, float]:
+        """Mean loss over all samples, and how many of them are right: an int; with weights n times their share of them.
 
         With several outputs, a sample is right if its largest output is at its label, or where its row of Y is
         largest. With a single output, and with several sigmoid outputs whose targets are rows, every output is a yes
@@ -58,7 +72,14 @@ class Backend(Protocol):
         """
 
     def backpropagation(
-        self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+        self,
+        network: Network,
+        parameters: np.ndarray,
+        X: np.ndarray,
+        Y: np.ndarray,
+        *,
+        threads: int | None = None,
+        weights: np.ndarray | None = None,
     ) -> tuple[np.ndarray, float]:
         """Gradients T [network.size] of loss and penalty, and the mean loss, with X and Y as one batch."""
 
@@ -80,12 +101,14 @@ class Backend(Protocol):
         *,
         threads: int | None = None,
         errors: np.ndarray | None = None,
+        samples: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> np.ndarray:
         """One step of the rule for each batch of ``order``, in place.
 
         Returns float64 [ceil(m / batch_size)]: the mean loss of each batch before its step. ``errors``, as long, is
         filled with ½ the mean squared error over all entries of each batch's outputs before its step: what the lab
-        draws, whatever it descends.
+        draws, whatever it descends. It is not to be had with weights.
         """
 
 
@@ -169,7 +192,7 @@ def check_state(rule: Rule, state: State, parameters: np.ndarray) -> None:
     check_flat("state.step", state.step, 1, "int64")
 
 
-def check_order(order: np.ndarray, n: int, batch_size: int) -> None:
+def check_order(order: np.ndarray, n: int, batch_size: int, name: str = "order") -> None:
     """Refuse an order that points outside the samples, or a batch size below one.
 
     Raises
@@ -178,12 +201,76 @@ def check_order(order: np.ndarray, n: int, batch_size: int) -> None:
         Naming the argument, what was given and what was expected.
     """
     if order.ndim != 1 or order.dtype != np.int64 or not order.flags.c_contiguous:
-        raise ValueError(f"order is {order.dtype} {list(order.shape)}; expected contiguous int64 [m]")
+        raise ValueError(f"{name} is {order.dtype} {list(order.shape)}; expected contiguous int64 [m]")
     if not len(order):
-        raise ValueError("order is empty; expected at least one index")
+        raise ValueError(f"{name} is empty; expected at least one index")
     if order.min() < 0 or order.max() >= n:
-        raise ValueError(f"order holds {order.min()} to {order.max()}; expected 0 to {n - 1}")
+        raise ValueError(f"{name} holds {order.min()} to {order.max()}; expected 0 to {n - 1}")
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
         raise TypeError(f"batch_size={batch_size!r}; expected a whole number, 1 or more")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+
+
+def composed(order: np.ndarray, samples: np.ndarray | None, n: int, batch_size: int) -> np.ndarray:
+    """Indices into X [n] in the order of their use, from an order that may count in samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, if an index is none, or the batch size is below one.
+    """
+    if samples is None:
+        check_order(order, n, batch_size)
+        return order
+    check_order(samples, n, 1, "samples")
+    check_order(order, len(samples), batch_size)
+    return samples[order]
+
+
+def check_weights(weights: np.ndarray | None, n: int, errors: np.ndarray | None = None) -> None:
+    """Refuse weights that are not float64 [n], finite and 0 or more, or that come with errors to be filled.
+
+    Raises
+    ------
+    ValueError
+        Saying what was given and what was expected.
+    """
+    if weights is None:
+        return
+    check_flat("weights", weights, n, "float64")
+    if not (weights.min() >= 0 and np.isfinite(weights.sum())):
+        raise ValueError(f"weights are {weights.min()} to {weights.max()}; expected 0 or more, with a finite sum")
+    if errors is not None:
+        raise ValueError("errors are given with weights; expected one of the two, as the errors have no weights")
+
+
+class Shares(NamedTuple):
+    """What weights come to in the batches of an order.
+
+    Attributes
+    ----------
+    order : ndarray of int64, [m]
+        The order, with another sample in the place of each that has no share: what is nan or infinite there would be
+        so times 0, too.
+    shares : ndarray, T [m]
+        Of its batch's weight, for each entry of the order; they sum to 1, or to 0 where there is no weight.
+    decays : ndarray of float64, [steps]
+        λ / Σ wᵢ for each batch, 0 where there is no weight.
+    """
+
+    order: np.ndarray
+    shares: np.ndarray
+    decays: np.ndarray
+
+
+@quiet
+def shares_of(network: Network, weights: np.ndarray, order: np.ndarray, batch_size: int, epochs: int = 1) -> Shares:
+    """Weights of all samples as shares of the batches of an order, or of equally long orders of several epochs."""
+    own, used = weights[order], len(order) // epochs
+    starts = np.add.outer(np.arange(epochs) * used, np.arange(0, used, batch_size)).ravel()
+    totals = np.add.reduceat(own, starts)
+    of_batch = np.repeat(totals, np.diff(starts, append=len(order)))
+    shares = np.divide(own, of_batch, out=np.zeros(len(own)), where=of_batch > 0).astype(network.dtype)
+    decays = np.divide(network.l2, totals, out=np.zeros(len(totals)), where=totals > 0)
+    return Shares(np.where(shares > 0, order, order[shares.argmax()]), shares, decays)

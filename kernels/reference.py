@@ -9,9 +9,10 @@ from fastmlp.kernels.activations import ACTIVATIONS, SOFTMAX
 from fastmlp.kernels.contract import (
     check_flat,
     check_inputs,
-    check_order,
     check_state,
+    check_weights,
     check_writable,
+    composed,
     counts_sides,
     quiet,
 )
@@ -62,15 +63,27 @@ def targets(network: Network, Y: np.ndarray) -> np.ndarray:
 
 
 @quiet
-def output_loss(network: Network, z: np.ndarray, a: np.ndarray, slope: np.ndarray | None, Y: np.ndarray):
+def output_loss(
+    network: Network,
+    z: np.ndarray,
+    a: np.ndarray,
+    slope: np.ndarray | None,
+    Y: np.ndarray,
+    weights: np.ndarray | None = None,
+):
     """Mean loss, and delta = ∂loss/∂z at the output."""
     n = len(z)
     if network.loss == CROSS_ENTROPY:
         top = z.max(1, keepdims=True)
         log_sum = top + np.log(np.exp(z - top).sum(1, keepdims=True))
-        return float(np.sum(Y * (log_sum - z), dtype=np.float64) / n), (a - Y) / a.dtype.type(n)
-    value, delta = LOSSES[network.loss]
-    return float(np.sum(value(z, a, Y, np), dtype=np.float64) / n), delta(a, slope, Y, np) / a.dtype.type(n)
+        losses, deltas = Y * (log_sum - z), a - Y
+    else:
+        value, delta = LOSSES[network.loss]
+        losses, deltas = value(z, a, Y, np), delta(a, slope, Y, np)
+    if weights is None:
+        return float(np.sum(losses, dtype=np.float64) / n), deltas / a.dtype.type(n)
+    shares = weights / weights.sum()
+    return float(shares @ losses.sum(1, dtype=np.float64)), deltas * shares[:, None].astype(a.dtype)
 
 
 def feedforward(
@@ -89,40 +102,71 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
 
 @quiet
 def evaluate(
-    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
-) -> tuple[float, int]:
-    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
+    network: Network,
+    parameters: np.ndarray,
+    X: np.ndarray,
+    Y: np.ndarray,
+    *,
+    threads: int | None = None,
+    weights: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """Mean loss, and how many of the samples are right: see `fastmlp.kernels.contract.counts_sides`."""
     check_inputs(network, parameters, X, Y)
+    check_weights(weights, len(X))
+    n = len(X)
+    if weights is not None:
+        X, Y, weights = with_weight(X, Y, weights)
+        if not len(weights):
+            return 0.0, 0.0
     values, zs, slopes = forward(network, parameters, X)
     sides = counts_sides(network, labels=Y.ndim == 1)
     Y = targets(network, Y)
-    loss, _ = output_loss(network, zs[-1], values[-1], slopes[-1], Y)
-    return loss, hits(values[-1], Y, sides)
+    loss, _ = output_loss(network, zs[-1], values[-1], slopes[-1], Y, weights)
+    right = are_right(values[-1], Y, sides)
+    return loss, int(right.sum()) if weights is None else float(n * weights[right].sum() / weights.sum())
 
 
-def hits(outputs: np.ndarray, Y: np.ndarray, sides: bool) -> int:
-    """Number of samples that are right: by the side of ½ of every output, or by where the largest output is."""
+def with_weight(X: np.ndarray, Y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those samples, targets and weights whose weight is not 0."""
+    kept = weights > 0
+    return X[kept], Y[kept], weights[kept]
+
+
+def are_right(outputs: np.ndarray, Y: np.ndarray, sides: bool) -> np.ndarray:
+    """Which samples are right, bool [n]: by the side of ½ of every output, or by where the largest output is."""
     if sides:
-        return int(((outputs > 0.5) == (Y > 0.5)).all(1).sum())
-    return int((outputs.argmax(1) == Y.argmax(1)).sum())
+        return ((outputs > 0.5) == (Y > 0.5)).all(1)
+    return outputs.argmax(1) == Y.argmax(1)
 
 
 @quiet
 def backpropagation(
-    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+    network: Network,
+    parameters: np.ndarray,
+    X: np.ndarray,
+    Y: np.ndarray,
+    *,
+    threads: int | None = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Gradients T [network.size] and the mean loss of X and Y as one batch."""
     check_inputs(network, parameters, X, Y)
+    check_weights(weights, len(X))
+    if weights is not None:
+        X, Y, weights = with_weight(X, Y, weights)
+        if not len(weights):
+            return network.zeros(), 0.0
     values, zs, slopes = forward(network, parameters, X)
-    loss, delta = output_loss(network, zs[-1], values[-1], slopes[-1], targets(network, Y))
-    weights, gradients = network.rows(parameters), network.zeros()
+    loss, delta = output_loss(network, zs[-1], values[-1], slopes[-1], targets(network, Y), weights)
+    matrices, gradients = network.rows(parameters), network.zeros()
+    penalty = parameters.dtype.type(network.l2 / (len(X) if weights is None else weights.sum()))
     first = int(network.bias)  # the column where the weights begin
     for layer in reversed(range(network.layers)):
         gradient = network.rows(gradients)[layer]
         gradient[:] = delta.T @ values[layer]
-        gradient[:, first:] += parameters.dtype.type(network.l2 / len(X)) * weights[layer][:, first:]
+        gradient[:, first:] += penalty * matrices[layer][:, first:]
         if layer:
-            delta = (delta @ weights[layer][:, first:]) * slopes[layer]
+            delta = (delta @ matrices[layer][:, first:]) * slopes[layer]
     return gradients, loss
 
 
@@ -167,12 +211,15 @@ def train_epoch(
     *,
     threads: int | None = None,
     errors: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
     check_inputs(network, parameters, X, Y)
     check_state(rule, state, parameters)
     check_writable(parameters=parameters)
-    check_order(order, len(X), batch_size)
+    check_weights(weights, len(X), errors)
+    order = composed(order, samples, len(X), batch_size)
     losses = np.zeros(-(-len(order) // batch_size))
     if errors is not None:
         check_flat("errors", errors, len(losses), "float64")
@@ -181,6 +228,7 @@ def train_epoch(
         if errors is not None:
             difference = predict(network, parameters, X[batch]) - targets(network, Y[batch])
             errors[step] = np.mean(difference * difference, dtype=np.float64) / 2
-        gradients, losses[step] = backpropagation(network, parameters, X[batch], Y[batch])
+        own = None if weights is None else weights[batch]
+        gradients, losses[step] = backpropagation(network, parameters, X[batch], Y[batch], weights=own)
         update_weights(rule, parameters, gradients, state)
     return losses

@@ -5,13 +5,16 @@ import time
 import numpy as np
 
 from fastmlp.kernels.contract import (
+    Shares,
     check_flat,
     check_inputs,
-    check_order,
     check_state,
+    check_weights,
     check_writable,
+    composed,
     counts_sides,
     quiet,
+    shares_of,
 )
 from fastmlp.kernels.cpu import cache, drivers, entries, plan, team
 from fastmlp.kernels.cpu.config import (
@@ -97,9 +100,26 @@ def _plan_by_samples(
     return p
 
 
-def _plan_for_one_pass(network: Network, X: np.ndarray, threads: int | None) -> plan.Plan:
-    """The plan for all samples, each taken once; a lone sample is one member's, however large the network."""
-    n = len(X)
+def _shares(network: Network, weights: np.ndarray | None) -> Shares | None:
+    """The weights of all samples as one batch of those that have weight; None without weights."""
+    if weights is None:
+        return None
+    return shares_of(network, weights, np.flatnonzero(weights), len(weights))
+
+
+def _weighted(shares: Shares | None) -> dict[int, np.ndarray]:
+    """What weights come to, by its entry in the plan."""
+    if shares is None:
+        return {}
+    return {
+        entries.ORDER_ARRAY: shares.order,
+        entries.SHARES_ARRAY: shares.shares,
+        entries.DECAYS_ARRAY: shares.decays,
+    }
+
+
+def _plan_for_one_pass(network: Network, X: np.ndarray, threads: int | None, n: int) -> plan.Plan:
+    """The plan for n samples, each taken once; a lone sample is one member's, however large the network."""
     members = 1 if n == 1 else plan.members_for(network, n, _threads(threads), WORK_PER_THREAD)
     members = team.at_hand(plan.most_by_samples(network, members))
     p = _plan_by_samples(network, plan.background(network, X, n // members), n, members, n)
@@ -124,7 +144,7 @@ def _infer(
 ) -> tuple[plan.Plan, np.ndarray]:
     """Run a prediction; returns the plan and the array of results."""
     check_inputs(network, parameters, X)
-    p = _plan_for_one_pass(network, X, threads)
+    p = _plan_for_one_pass(network, X, threads, len(X))
     size = plan.results(p.table, len(X), every_layer=job == entries.FEEDFORWARD)
     out = np.empty(size, parameters.dtype)
     _run(job, network, p, parameters, {entries.OUT_ARRAY: out})
@@ -167,36 +187,60 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
 
 @quiet
 def evaluate(
-    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
-) -> tuple[float, int]:
-    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
+    network: Network,
+    parameters: np.ndarray,
+    X: np.ndarray,
+    Y: np.ndarray,
+    *,
+    threads: int | None = None,
+    weights: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """Mean loss, and how many of the samples are right: see `fastmlp.kernels.contract.counts_sides`."""
     check_inputs(network, parameters, X, Y)
-    p = _plan_for_one_pass(network, X, threads)
+    check_weights(weights, len(X))
+    if weights is not None and not weights.any():
+        return 0.0, 0.0
+    shares = _shares(network, weights)
+    p = _plan_for_one_pass(network, X, threads, len(X) if shares is None else len(shares.order))
     p.plan[entries.SIDES] = counts_sides(network, labels=Y.ndim == 1)
-    _run(entries.EVALUATE, network, p, parameters, _targets(Y))
-    loss, hits = p.partial.reshape(-1, 8).sum(0)[:2]
+    _run(entries.EVALUATE, network, p, parameters, _targets(Y) | _weighted(shares))
+    loss, hits, total = p.partial.reshape(-1, 8).sum(0)[:3]
     plan.plans.keep(p)
-    return float(loss / len(X)), int(hits)
+    if shares is None:
+        return float(loss / len(X)), int(hits)
+    return float(loss), float(hits / total * len(X))
 
 
 @quiet
 def backpropagation(
-    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+    network: Network,
+    parameters: np.ndarray,
+    X: np.ndarray,
+    Y: np.ndarray,
+    *,
+    threads: int | None = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Gradients T [network.size] and the mean loss of X and Y as one batch."""
     check_inputs(network, parameters, X, Y)
-    n, p = len(X), _plan_for_one_pass(network, X, threads)
-    gradients = plan.aligned_zeros(p.members * network.size, network.dtype)
-    _run(entries.GRADIENT, network, p, parameters, {**_targets(Y), entries.GRADIENTS_ARRAY: gradients})
+    check_weights(weights, len(X))
     total = network.zeros()
+    if weights is not None and not weights.any():
+        return total, 0.0
+    shares = _shares(network, weights)
+    n = len(X) if shares is None else len(shares.order)
+    p = _plan_for_one_pass(network, X, threads, n)
+    gradients = plan.aligned_zeros(p.members * network.size, network.dtype)
+    arrays = {**_targets(Y), **_weighted(shares), entries.GRADIENTS_ARRAY: gradients}
+    _run(entries.GRADIENT, network, p, parameters, arrays)
     gradients.reshape(p.members, network.size).sum(0, out=total)
     if network.l2:
-        penalty = parameters.dtype.type(network.l2 / n)
-        for gradient, weights in zip(network.rows(total), network.rows(parameters), strict=True):
-            gradient[:, int(network.bias) :] += penalty * weights[:, int(network.bias) :]
-    loss = float(p.partial[::8].sum() / n)
+        penalty = parameters.dtype.type(network.l2 / n if shares is None else shares.decays[0])
+        for gradient, matrix in zip(network.rows(total), network.rows(parameters), strict=True):
+            gradient[:, int(network.bias) :] += penalty * matrix[:, int(network.bias) :]
+    loss = p.partial[::8].sum()
     plan.plans.keep(p)
-    return total, loss
+    return total, float(loss / n if shares is None else loss)
 
 
 @quiet
@@ -229,9 +273,12 @@ def train_epoch(
     *,
     threads: int | None = None,
     errors: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
-    return train_epochs(network, rule, parameters, state, X, Y, order, batch_size, 1, threads=threads, errors=errors)
+    options = {"threads": threads, "errors": errors, "samples": samples, "weights": weights}
+    return train_epochs(network, rule, parameters, state, X, Y, order, batch_size, 1, **options)
 
 
 @quiet
@@ -248,46 +295,51 @@ def train_epochs(
     *,
     threads: int | None = None,
     errors: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """To the bit what calls of `train_epoch` give for so many parts of ``order``, equally long: for short epochs."""
     check_inputs(network, parameters, X, Y)
     check_state(rule, state, parameters)
     check_writable(parameters=parameters)
-    check_order(order, len(X), batch_size)
+    check_weights(weights, len(X), errors)
+    order = composed(order, samples, len(X), batch_size)
     if epochs < 1 or len(order) % epochs:
         raise ValueError(f"epochs={epochs}; expected a divisor of the order's length, {len(order)}")
-    samples = len(order) // epochs
-    batch_size = min(batch_size, samples)
-    found = plan.background(network, X, samples)
+    used = len(order) // epochs
+    batch_size = min(batch_size, used)
+    shares = None if weights is None else shares_of(network, weights, order, batch_size, epochs)
+    found = plan.background(network, X, used, samples)
     can_rest = plan.can_rest(network, rule, batch_size)
     resting = found is not None and can_rest
     least = WORK_PER_RESTING_STEP / max(found.share, LEAST_SHARE) if found and resting else WORK_PER_STEP
     members = plan.members_for(network, batch_size, _threads(threads), least)
-    fewest = plan.has_fewest_inputs(network, samples)
+    fewest = plan.has_fewest_inputs(network, used)
     small = plan.is_small(batch_size, members, found is not None, resting, fewest)
     small = small and plan.has_room(network, batch_size, members)
     if not small:
         members = max(members, plan.members_by_samples(network, batch_size, _threads(threads)))
         members = plan.most_by_samples(network, members)
     members = team.at_hand(members)
-    losses = np.zeros(epochs * -(-samples // batch_size))
+    losses = np.zeros(epochs * -(-used // batch_size))
     arrays = {
         **_targets(Y),
         entries.SLOTS_ARRAY: state.slots,
         entries.ORDER_ARRAY: order,
         entries.LOSSES_ARRAY: losses,
+        **_weighted(shares),
     }
     if errors is not None:
         check_flat("errors", errors, len(losses), "float64")
         arrays[entries.ERRORS_ARRAY] = errors
     if small:
-        if found is None and can_rest and plan.is_narrow(network, batch_size, samples):
+        if found is None and can_rest and plan.is_narrow(network, batch_size, used):
             found, resting = plan.NO_BACKGROUND, True
         job, p = entries.TRAIN_SMALL, _plan_by_units(network, found if resting else None, batch_size, members)
     else:
-        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, samples, members, batch_size)
+        job, p = entries.TRAIN_LARGE, _plan_by_samples(network, found, used, members, batch_size)
         arrays[entries.GRADIENTS_ARRAY] = plan.aligned_zeros(members * network.size, network.dtype)
-    plan.set_batch(p.plan, X, samples, batch_size, int(state.step[0]))
+    plan.set_batch(p.plan, X, used, batch_size, int(state.step[0]))
     _run(job, network, p, parameters, arrays, rule)
     plan.plans.keep(p)
     state.step += len(losses)

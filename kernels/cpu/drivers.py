@@ -38,6 +38,7 @@ from fastmlp.kernels.cpu.entries import (
     CORRECTION1,
     CORRECTION2,
     DECAY,
+    DECAYS_ARRAY,
     DELTA,
     DENSE_ARRAY,
     ERRORS_ARRAY,
@@ -78,6 +79,7 @@ from fastmlp.kernels.cpu.entries import (
     SCALE,
     SCRATCH_ARRAY,
     SETTINGS_ARRAY,
+    SHARES_ARRAY,
     SHIFT,
     SIDES,
     SIZE,
@@ -113,7 +115,7 @@ from fastmlp.kernels.cpu.lazy_layer import (
 )
 from fastmlp.kernels.cpu.packing import packed_delta, packed_gradient
 from fastmlp.kernels.cpu.prefetch import ask_for_bytes
-from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, one_hot, softmax
+from fastmlp.kernels.cpu.rows import activate, elementwise_loss, gather, one_hot, softmax, weighted_loss
 from fastmlp.kernels.cpu.sparse import fill, sum_rows
 from fastmlp.kernels.cpu.team import STOP, atomic_load, barrier, flush_subnormals, restore_subnormals
 from fastmlp.kernels.cpu.tiles import (
@@ -134,7 +136,7 @@ from fastmlp.kernels.network import ACTIVATION, N_IN, N_OUT, OFFSET, STRIDE
 IDENTITY = ACTIVATION_CODES["identity"]
 SOFTMAX_LOSS = LOSS_CODES[CROSS_ENTROPY]
 #: Samples of one output each from which on they are put side by side; with so many, five numbers of each fit into as
-#: many rows, which have 8 at least.
+#: many rows, which have 16 at least with their padding.
 SIDE_BY_SIDE = 16
 #: Samples whose losses share one logarithm, which takes 20 ns: of the product of their sums of exponentials, each
 #: between 1 and the number of outputs, so that float64 has room for it.
@@ -168,28 +170,41 @@ def take_in(plan, table, settings, order, labels, dense, scratch, x0, t0, first,
 
 
 @compiled
-def set_step(plan, settings, H, step, batch):
-    """The hyperparameters that change from step to step (the first is 1)."""
+def set_step(plan, settings, H, step, batch, decays, s):
+    """The hyperparameters that change from step to step (the first is 1); s is the batch's number where it has decays.
+
+    Samples with weights have what their penalty comes to in each batch in ``decays``.
+    """
     if plan[SLOTS] == 2:  # Adam
         H[CORRECTION1] = 1 - settings[BETA1] ** step
         H[CORRECTION2] = 1 - settings[BETA2] ** step
-    H[DECAY] = settings[L2] / batch
+    H[DECAY] = decays[s] if len(decays) else settings[L2] / batch
 
 
 @compiled
-def output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, total):
-    """Outputs and deltas (divided by ``total``, the batch's samples) of n rows; returns the sum of their losses."""
+def output_deltas(plan, table, scratch, shares, place, z0, t0, d0, p0, s0, n, total):
+    """Outputs and deltas (divided by ``total``, the batch's samples) of n rows; returns the sum of their losses.
+
+    Where there are shares, those from ``place`` on are of these rows: deltas and losses are then times their shares.
+    """
     last = plan[LAYERS] - 1
     n_out, stride, code = table[last, N_OUT], table[last, OUT_STRIDE], table[last, ACTIVATION]
     loss, product = 0.0, 1.0
     factor = scratch.dtype.type(1) / scratch.dtype.type(total)
     if n_out == 1 and n >= SIDE_BY_SIDE:
-        return lone_outputs(plan[LOSS], code, scratch, z0, t0, d0, p0, s0, stride, n, factor)
+        return lone_outputs(plan[LOSS], code, scratch, shares, place, z0, t0, d0, p0, s0, stride, n, factor)
     for i in range(n):
         row = i * stride
         z, t, d, p, s = z0 + row, t0 + row, d0 + row, p0 + row, s0 + row
+        share = 1.0
+        if len(shares):
+            factor = shares[place + i]
+            share = np.float64(factor)
         if plan[LOSS] == SOFTMAX_LOSS:
             exponentials, rest = softmax(scratch, z, n_out, scratch, t, factor, scratch, p, scratch, d)
+            if len(shares):
+                loss += share * (math.log(np.float64(exponentials)) + rest)
+                continue
             product *= exponentials
             loss += rest
             if (i + 1) % SHARE_LOGARITHM == 0 or i == n - 1:
@@ -197,30 +212,38 @@ def output_deltas(plan, table, scratch, z0, t0, d0, p0, s0, n, total):
                 product = 1.0
         else:
             activate(code, scratch, z, n_out, scratch, p, scratch, s, np.int64(0))
-            loss += elementwise_loss(
+            loss += share * elementwise_loss(
                 plan[LOSS], scratch, z, n_out, scratch, p, scratch, s, scratch, t, factor, scratch, d
             )
     return loss
 
 
 @compiled
-def lone_outputs(loss_code, code, scratch, z0, t0, d0, p0, s0, stride, n, factor):
+def lone_outputs(loss_code, code, scratch, shares, place, z0, t0, d0, p0, s0, stride, n, factor):
     """`output_deltas` for samples with one output each: side by side they fill vectors, one a row would fill a lane.
 
-    The rows of slopes, which nobody else reads, have room for five numbers a sample. Losses are summed in float64 after
+    The rows of slopes, which nobody else reads, have room for six numbers a sample. Losses are summed in float64 after
     every 64, as they are after every row elsewhere.
     """
     width = (n + 15) // 16 * 16
-    z, t, p, s, d = s0, s0 + width, s0 + 2 * width, s0 + 3 * width, s0 + 4 * width
+    z, t, p, s, d, f = s0, s0 + width, s0 + 2 * width, s0 + 3 * width, s0 + 4 * width, s0 + 5 * width
     for i in range(n):
         scratch[z + i], scratch[t + i] = scratch[z0 + i * stride], scratch[t0 + i * stride]
+    for i in range(n if len(shares) else 0):
+        scratch[f + i] = shares[place + i]
     activate(code, scratch, z, n, scratch, p, scratch, s, np.int64(0))
     loss = 0.0
     for k in range(0, n, 64):
-        loss += elementwise_loss(
-            loss_code, scratch, z + k, min(n - k, 64), scratch, p + k, scratch, s + k, scratch, t + k, factor,
-            scratch, d + k,
-        )  # fmt: skip
+        if len(shares):
+            loss += weighted_loss(
+                loss_code, scratch, z + k, min(n - k, 64), scratch, p + k, scratch, s + k, scratch, t + k,
+                scratch, f + k, scratch, d + k,
+            )  # fmt: skip
+        else:
+            loss += elementwise_loss(
+                loss_code, scratch, z + k, min(n - k, 64), scratch, p + k, scratch, s + k, scratch, t + k, factor,
+                scratch, d + k,
+            )  # fmt: skip
     for i in range(n):
         scratch[p0 + i * stride], scratch[d0 + i * stride] = scratch[p + i], scratch[d + i]
     return loss
@@ -337,8 +360,9 @@ def sweep(
 
 @compiled
 def train_small(
-    t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists, team
-):
+    t, plan, table, settings, H, parameters, slots, order, labels, dense, shares, decays, losses, errors, scratch,
+    lists, team,
+):  # fmt: skip
     """Member t's part of an epoch of small batches.
 
     In step s a layer's sweep applies the update of step s - 1, so a layer's inputs are kept for two steps, in two
@@ -365,7 +389,7 @@ def train_small(
     for s in range(steps + 1):
         n = max(min(batch, samples - s * batch), 0)
         if s > 0:
-            set_step(plan, settings, H, plan[STEP] + s, done)
+            set_step(plan, settings, H, plan[STEP] + s, done, decays, s - 1)
         for layer in range(layers):
             n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
             stride, so = table[layer, STRIDE], table[layer, OUT_STRIDE]
@@ -422,9 +446,11 @@ def train_small(
         if by_columns and members > 1:
             sum_rows(scratch, z0, batch * st, members, n * st, scratch, own + plan[SUMS])
             z0 = own + plan[SUMS]
-        loss = output_deltas(plan, table, scratch, z0, t0 + s % 2 * batch * st, d0, p0, s0, n, n)
+        loss = output_deltas(
+            plan, table, scratch, shares, s * batch, z0, t0 + s % 2 * batch * st, d0, p0, s0, n, n
+        )  # fmt: skip
         if t == 0:
-            losses[s] = loss / n
+            losses[s] = loss if len(shares) else loss / n
             if len(errors):
                 squares = squared_errors(plan, table, scratch, p0, t0 + s % 2 * batch * st, n)
                 errors[s] = squares / (2 * n * table[last, N_OUT])
@@ -504,7 +530,8 @@ def backward(t, plan, table, settings, parameters, scratch, lists, n, gradients,
 
 @compiled
 def batch_gradient(
-    t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, team, place, n, measure
+    t, plan, table, settings, parameters, order, labels, dense, shares, scratch, lists, gradients, team, place, n,
+    measure,
 ):  # fmt: skip
     """Member t's gradient for its share of the n samples from ``place`` on; returns its losses' and squares' sums.
 
@@ -532,8 +559,8 @@ def batch_gradient(
             t, plan, table, parameters, order, scratch, lists, chunk, place + i + chunk, place + high
         )  # fmt: skip
         total += output_deltas(
-            plan, table, scratch, own + table[last, OUTPUT], own + plan[TARGETS], own + table[last, DELTA],
-            own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES], chunk, n,
+            plan, table, scratch, shares, place + i, own + table[last, OUTPUT], own + plan[TARGETS],
+            own + table[last, DELTA], own + plan[PROBABILITIES], own + plan[OUTPUT_SLOPES], chunk, n,
         )  # fmt: skip
         if measure:
             squares += squared_errors(plan, table, scratch, own + plan[PROBABILITIES], own + plan[TARGETS], chunk)
@@ -544,7 +571,7 @@ def batch_gradient(
 
 @compiled
 def find_gradient(
-    t, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, gradients, partial, team
+    t, plan, table, settings, parameters, slots, order, labels, dense, shares, scratch, lists, gradients, partial, team
 ):
     """Member t's part of the gradient of all samples as one batch."""
     if plan[BY_INPUT]:
@@ -552,7 +579,7 @@ def find_gradient(
         if not barrier(t, team, plan[MEMBERS]):
             return
     partial[8 * t], _ = batch_gradient(
-        t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, team,
+        t, plan, table, settings, parameters, order, labels, dense, shares, scratch, lists, gradients, team,
         np.int64(0), plan[SAMPLES], len(partial) == 0,
     )  # fmt: skip
     if plan[BY_INPUT]:
@@ -575,8 +602,8 @@ def update_rows(t, plan, table, H, parameters, slots, gradients):
 
 @compiled
 def train_large(
-    t, plan, table, settings, H, parameters, slots, order, labels, dense, losses, errors, scratch, lists,
-    gradients, partial, team,
+    t, plan, table, settings, H, parameters, slots, order, labels, dense, shares, decays, losses, errors, scratch,
+    lists, gradients, partial, team,
 ):  # fmt: skip
     """Member t's part of an epoch of large batches."""
     members, batch, samples = plan[MEMBERS], plan[BATCH], plan[SAMPLES]
@@ -587,8 +614,8 @@ def train_large(
     for s in range((samples + batch - 1) // batch):
         n = min(batch, samples - s * batch)
         partial[8 * t], partial[8 * t + 1] = batch_gradient(
-            t, plan, table, settings, parameters, order, labels, dense, scratch, lists, gradients, team, s * batch,
-            n, len(errors) > 0,
+            t, plan, table, settings, parameters, order, labels, dense, shares, scratch, lists, gradients, team,
+            s * batch, n, len(errors) > 0,
         )  # fmt: skip
         if not barrier(t, team, members):
             return
@@ -597,10 +624,10 @@ def train_large(
             for member in range(members):
                 total += partial[8 * member]
                 squares += partial[8 * member + 1]
-            losses[s] = total / n
+            losses[s] = total if len(shares) else total / n
             if len(errors):
                 errors[s] = squares / (2 * n * table[plan[LAYERS] - 1, N_OUT])
-        set_step(plan, settings, H, plan[STEP] + s + 1, n)
+        set_step(plan, settings, H, plan[STEP] + s + 1, n, decays, s)
         update_rows(t, plan, table, H, parameters, slots, gradients)
         if plan[BY_INPUT]:
             first_update(t, plan, table, settings, H, scratch)
@@ -612,18 +639,24 @@ def train_large(
 
 # ------------------------------------------------------------------------------------------------------------ inference
 @compiled
-def count_hits(plan, table, scratch, p0, t0, n):
-    """How many of n rows are right: in all outputs or the largest, as `fastmlp.kernels.contract.counts_sides` says."""
+def count_hits(plan, table, scratch, shares, place, p0, t0, n):
+    """How many of n rows are right: in all outputs or the largest, as `fastmlp.kernels.contract.counts_sides` says.
+
+    Where there are shares, those from ``place`` on: the sum of those of the rows that are right. And the sum of all, in
+    the same order, so that it is the same to the bit where all rows are right.
+    """
     last = plan[LAYERS] - 1
     n_out, stride = table[last, N_OUT], table[last, OUT_STRIDE]
-    hits = 0
+    hits, total = 0.0, 0.0
     for i in range(n):
         p, t = p0 + i * stride, t0 + i * stride
+        share = np.float64(shares[place + i]) if len(shares) else 1.0
+        total += share
         if plan[SIDES]:
             right = True
             for k in range(n_out):
                 right &= (scratch[p + k] > 0.5) == (scratch[t + k] > 0.5)
-            hits += right
+            hits += share if right else 0.0
             continue
         answer, truth = 0, 0
         for k in range(1, n_out):
@@ -631,17 +664,19 @@ def count_hits(plan, table, scratch, p0, t0, n):
                 answer = k
             if scratch[t + k] > scratch[t + truth]:
                 truth = k
-        hits += answer == truth
-    return hits
+        hits += share if answer == truth else 0.0
+    return hits, total
 
 
 @compiled
-def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, out, partial, team):
+def infer(
+    t, job, plan, table, settings, parameters, slots, order, labels, dense, shares, scratch, lists, out, partial, team
+):
     """Member t's share of the samples through the network, chunk by chunk."""
     members, last, samples = plan[MEMBERS], plan[LAYERS] - 1, plan[SAMPLES]
     own = plan[PRIVATE] + t * plan[REGION]
     z0, p0 = own + table[last, OUTPUT], own + plan[PROBABILITIES]
-    loss, hits = 0.0, 0
+    loss, hits, total = 0.0, 0.0, 0.0
     if plan[BY_INPUT]:
         enter_rows_by_input(t, plan, table, settings, parameters, slots, scratch)
         if not barrier(t, team, members):
@@ -656,11 +691,12 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
         )  # fmt: skip
         forward(t, plan, table, parameters, order, scratch, lists, chunk, i + chunk, high)
         loss += output_deltas(
-            plan, table, scratch, z0, own + plan[TARGETS], own + table[last, DELTA],
+            plan, table, scratch, shares, i, z0, own + plan[TARGETS], own + table[last, DELTA],
             p0, own + plan[OUTPUT_SLOPES], chunk, np.int64(1),
         )  # fmt: skip
         if job == EVALUATE:
-            hits += count_hits(plan, table, scratch, p0, own + plan[TARGETS], chunk)
+            right, counted = count_hits(plan, table, scratch, shares, i, p0, own + plan[TARGETS], chunk)
+            hits, total = hits + right, total + counted
         else:
             for layer in range(last if job == PREDICT else 0, last + 1):
                 n_out, stride = table[layer, N_OUT], table[layer, OUT_STRIDE]
@@ -670,7 +706,7 @@ def infer(t, job, plan, table, settings, parameters, slots, order, labels, dense
                     for k in range(n_out):
                         out[target + row * n_out + k] = scratch[source + row * stride + k]
         i += chunk
-    partial[8 * t], partial[8 * t + 1] = loss, hits
+    partial[8 * t], partial[8 * t + 1], partial[8 * t + 2] = loss, hits, total
 
 
 # ----------------------------------------------------------------------------------------------------- the one function
@@ -705,7 +741,8 @@ def run(t, job, plan, parameters):
     losses, errors = array_of(plan, LOSSES_ARRAY, np.float64), array_of(plan, ERRORS_ARRAY, np.float64)
     scratch, slots = array_of(plan, SCRATCH_ARRAY, parameters.dtype), array_of(plan, SLOTS_ARRAY, parameters.dtype)
     dense, out = array_of(plan, DENSE_ARRAY, parameters.dtype), array_of(plan, OUT_ARRAY, parameters.dtype)
-    gradients = array_of(plan, GRADIENTS_ARRAY, parameters.dtype)
+    gradients, shares = array_of(plan, GRADIENTS_ARRAY, parameters.dtype), array_of(plan, SHARES_ARRAY, parameters.dtype)
+    decays = array_of(plan, DECAYS_ARRAY, np.float64)
     H = array_of(plan, HYPERPARAMETERS_ARRAY, parameters.dtype)[t * H_LENGTH : (t + 1) * H_LENGTH]
     unit = flush_subnormals()
     if job in (TRAIN_SMALL, TRAIN_LARGE):
@@ -713,15 +750,16 @@ def run(t, job, plan, parameters):
         for epoch in range(len(order) // samples):  # an order may be that of several epochs
             epoch_order = order[epoch * samples : (epoch + 1) * samples]
             epoch_losses, epoch_errors = losses[epoch * steps :], errors[epoch * steps :]
+            epoch_shares, epoch_decays = shares[epoch * samples :], decays[epoch * steps :]
             if job == TRAIN_SMALL:
                 train_small(
-                    t, plan, table, settings, H, parameters, slots, epoch_order, labels, dense, epoch_losses,
-                    epoch_errors, scratch, lists, team,
+                    t, plan, table, settings, H, parameters, slots, epoch_order, labels, dense, epoch_shares,
+                    epoch_decays, epoch_losses, epoch_errors, scratch, lists, team,
                 )  # fmt: skip
             else:
                 train_large(
-                    t, plan, table, settings, H, parameters, slots, epoch_order, labels, dense, epoch_losses,
-                    epoch_errors, scratch, lists, gradients, partial, team,
+                    t, plan, table, settings, H, parameters, slots, epoch_order, labels, dense, epoch_shares,
+                    epoch_decays, epoch_losses, epoch_errors, scratch, lists, gradients, partial, team,
                 )  # fmt: skip
             if not barrier(t, team, plan[MEMBERS]):
                 break
@@ -731,13 +769,15 @@ def run(t, job, plan, parameters):
                 break
     elif job == GRADIENT:
         find_gradient(
-            t, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, gradients, partial, team
-        )
+            t, plan, table, settings, parameters, slots, order, labels, dense, shares, scratch, lists, gradients,
+            partial, team,
+        )  # fmt: skip
     elif job == UPDATE:
-        set_step(plan, settings, H, plan[STEP] + 1, np.int64(1))
+        set_step(plan, settings, H, plan[STEP] + 1, np.int64(1), decays, np.int64(0))
         apply_rule(plan[RULE], H, gradients, 0, 1, 0, parameters, slots, plan[SIZE], 0, plan[SIZE], 1)
     else:
         infer(
-            t, job, plan, table, settings, parameters, slots, order, labels, dense, scratch, lists, out, partial, team
-        )
+            t, job, plan, table, settings, parameters, slots, order, labels, dense, shares, scratch, lists, out,
+            partial, team,
+        )  # fmt: skip
     restore_subnormals(unit)

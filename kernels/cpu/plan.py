@@ -247,20 +247,27 @@ class Background(NamedTuple):
 NO_BACKGROUND = Background(0.0, 1.0)
 
 
-def background(network: Network, X: np.ndarray, samples: int) -> Background | None:
-    """The value that most inputs have, if so many samples are to be taken as what differs from it.
+def background(network: Network, X: np.ndarray, used: int, samples: np.ndarray | None = None) -> Background | None:
+    """The value that most inputs have, if so many samples are to be used and taken as what differs from it.
 
     Some thousand inputs, evenly spread, tell which value it could be (their median is one that more than half have),
     and a hundred rows how many have it. With samples scaled by some factor, it can only be zero: elsewhere the
-    difference from it, x s - c s, would be rounded and not be zero.
+    difference from it, x s - c s, would be rounded and not be zero. With ``samples`` it is as for X[samples].
     """
-    if samples < SPARSE_SAMPLES:
+    if used < SPARSE_SAMPLES:
         return None
-    some = X.reshape(-1)[:: max(X.size // 1000, 1) | 1]
+    n, n_in = X.shape if samples is None else (len(samples), X.shape[1])
+    step = max(n * n_in // 1000, 1) | 1
+    if samples is None:
+        some = X.reshape(-1)[::step]
+    else:
+        rows, columns = np.divmod(np.arange(0, n * n_in, step), n_in)
+        some = X[samples[rows], columns]
     middle = float(np.partition(some, len(some) // 2)[len(some) // 2])
     if not np.isfinite(middle) or (middle and network.input_scale != 1):
         return None
-    rows = X[:: max(len(X) // 100, 1)]
+    spread = slice(None, None, max(n // 100, 1))
+    rows = X[spread] if samples is None else X[samples[spread]]
     share = int(np.count_nonzero(rows != middle)) / rows.size
     return Background(middle, share) if share <= SPARSE_DENSITY else None
 

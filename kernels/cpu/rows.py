@@ -252,32 +252,55 @@ def elementwise_loss(typing, code, Z, z0, n, A, a0, S, s0, T, t0, factor, D, d0)
     signature = Z.dtype(I, Z, I, I, A, I, S, I, T, I, Z.dtype, D, I)
 
     def generate(context, builder, signature, arguments):
-        code, Z, z0, n, A, a0, S, s0, T, t0, factor, D, d0 = arguments
-        kinds = signature.args
-        Z, A, S, T, D = (pointer(context, builder, kinds[i], a) for i, a in ((1, Z), (4, A), (6, S), (8, T), (11, D)))
-        m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
-        factor = Vec(m, m.spread(factor))
-        result = cgutils.alloca_once(builder, m.element)
-        builder.store(ir.Constant(m.element, 0.0), result)
-
-        def body(value, delta):
-            def turn(k, sums):
-                z, a, s, t = (
-                    Vec(m, m.load(array, builder.add(start, k)))
-                    for array, start in ((Z, z0), (A, a0), (S, s0), (T, t0))
-                )
-                inside, zero = m.first_lanes(builder.sub(n, k)), m.constant(0)
-                d = (delta(a, s, t, m) * factor).value
-                m.store(builder.select(inside, d, zero), D, builder.add(d0, k))
-                return [builder.fadd(sums[0], builder.select(inside, value(z, a, t, m).value, zero))]
-
-            def run():
-                (total,) = loop(builder, int_constant(0), n, m.lanes, [m.constant(0)], turn)
-                builder.store(m.sum(total), result)
-
-            return run
-
-        cases(builder, code, [body(*formulas) for formulas in LOSSES.values()])
-        return builder.load(result)
+        *row, factor, D, d0 = arguments
+        return _losses(context, builder, signature.args, [*row, D, d0], lambda m, k: m.spread(factor), of_value=False)
 
     return signature, generate
+
+
+@intrinsic
+def weighted_loss(typing, code, Z, z0, n, A, a0, S, s0, T, t0, F, f0, D, d0):
+    """As `elementwise_loss` with a factor F for each number, of its loss as well; returns Σ loss * F."""
+    signature = Z.dtype(I, Z, I, I, A, I, S, I, T, I, F, I, D, I)
+
+    def generate(context, builder, signature, arguments):
+        *row, F, f0, D, d0 = arguments
+        F = pointer(context, builder, signature.args[10], F)
+
+        def factor(m: VectorMath, k: ir.Value) -> ir.Value:
+            return m.load(F, builder.add(f0, k))
+
+        return _losses(context, builder, signature.args, [*row, D, d0], factor, of_value=True)
+
+    return signature, generate
+
+
+def _losses(context, builder, kinds, arguments, factor, of_value: bool) -> ir.Value:
+    """The instructions of both; ``factor(m, k)`` is the vector at place k, for the losses, too, if ``of_value``."""
+    code, Z, z0, n, A, a0, S, s0, T, t0, D, d0 = arguments
+    places = ((1, Z), (4, A), (6, S), (8, T), (len(kinds) - 2, D))
+    Z, A, S, T, D = (pointer(context, builder, kinds[i], a) for i, a in places)
+    m = VectorMath(builder, context.get_data_type(kinds[1].dtype))
+    result = cgutils.alloca_once(builder, m.element)
+    builder.store(ir.Constant(m.element, 0.0), result)
+
+    def body(value, delta):
+        def turn(k, sums):
+            z, a, s, t = (
+                Vec(m, m.load(array, builder.add(start, k))) for array, start in ((Z, z0), (A, a0), (S, s0), (T, t0))
+            )
+            inside, zero, f = m.first_lanes(builder.sub(n, k)), m.constant(0), Vec(m, factor(m, k))
+            d = (delta(a, s, t, m) * f).value
+            m.store(builder.select(inside, d, zero), D, builder.add(d0, k))
+            v = value(z, a, t, m)
+            v = (v * f if of_value else v).value
+            return [builder.fadd(sums[0], builder.select(inside, v, zero))]
+
+        def run():
+            (total,) = loop(builder, int_constant(0), n, m.lanes, [m.constant(0)], turn)
+            builder.store(m.sum(total), result)
+
+        return run
+
+    cases(builder, code, [body(*formulas) for formulas in LOSSES.values()])
+    return builder.load(result)
