@@ -31,6 +31,7 @@ from fastmlp.bench.suites import SUITES
 from fastmlp.bench.work import LEVELS, MOMENTUM
 from fastmlp.kernels import Network, Rule
 from fastmlp.kernels.activations import ACTIVATIONS
+from fastmlp.kernels.contract import Shares
 from fastmlp.kernels.cuda.plans import Gpu
 from fastmlp.kernels.losses import CROSS_ENTROPY, OUTPUTS
 from fastmlp.kernels.updates import UPDATES
@@ -56,6 +57,7 @@ class Case(NamedTuple):
     samples: int = 1  #: of a batch, or in all
     inputs: str = "float32"  #: dtype of the samples
     rule: Rule = MOMENTUM
+    weighted: bool = False  #: whether samples have weights
 
 
 class Launch(NamedTuple):
@@ -102,6 +104,9 @@ def cases() -> list[Case]:
     found += [Case("predict 1 from bytes", bytes_, "predict", 1, "uint8")]
     found += [Case("evaluate 10,000 from bytes", bytes_, "evaluate", 10_000, "uint8")]
     found += [Case("evaluate 10,000 in float64", lab, "evaluate", 10_000, "float64"), Case("count up", plain, "count")]
+    fined = replace(plain, l2=0.1)
+    for job, samples in (("train", 5), ("train", 128), ("evaluate", 10_000), ("gradient", 10_000)):
+        found.append(Case(f"{job} {samples:,} with weights", fined, job, samples, weighted=True))
     for network in (plain, lab):
         found.append(Case(f"look for infinity in {network.dtype}", network, "look"))
         found += [Case(f"{kind} update in {network.dtype}", network, "update", rule=Rule(kind)) for kind in UPDATES]
@@ -136,11 +141,13 @@ def launched(case: Case, gpu: Gpu) -> Launch:
         "scratch": lambda device, stream, key, size, dtype: np.empty(1, dtype),
         "clear": lambda array, stream: None,
         "fetch": lambda array, stream: array,
+        "place": lambda array, what: array,
+        "staged": lambda values, dtype, what: np.asarray(values, dtype),
     }
     with mock.patch.multiple(memory, **of_memory):
         if job == "train":
-            arrays = Arrays(one, one, X, Y, order, one, one, one)
-            launch.train(network, case.rule, arrays, case.samples, queue)
+            arrays = Arrays(one, one, X, Y, order, one, one, one, one, one)
+            launch.train(network, case.rule, arrays, case.samples, queue, case.weighted)
         elif job == "look":
             launch.is_finite(one, queue)
         elif job == "update":
@@ -148,7 +155,8 @@ def launched(case: Case, gpu: Gpu) -> Launch:
         elif job == "count":
             launch.count_up(order, queue)
         else:
-            launch.all_samples(network, job, one, X, Y if job in ("evaluate", "gradient") else None, queue)
+            shares = Shares(np.arange(case.samples), one, one) if case.weighted else None
+            launch.all_samples(network, job, one, X, Y if job in ("evaluate", "gradient") else None, queue, shares)
     return recorder.last
 
 

@@ -353,6 +353,54 @@ def targets(y: ArrayLike, network: Network, n: int, name: str = "y", samples: st
     return converted(array, network.dtype)
 
 
+def samples(given: ArrayLike, n: int) -> np.ndarray:
+    """Which of n samples are to be used, as int64 indices [k]; a mask [n] of True and False stands for those of True.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or if there is none.
+    """
+    array = numeric("samples", given)
+    if array.ndim != 1:
+        raise ValueError(f"samples has shape {list(array.shape)}; expected indices [k] or a mask [{n}]")
+    if array.dtype.kind == "b":
+        if len(array) != n:
+            raise ValueError(
+                f"samples is a mask of {len(array)} entries, X has {n} samples; expected one entry a sample"
+            )
+        array = np.flatnonzero(array)
+    if not len(array):
+        raise ValueError("samples has no sample; expected one at least")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"samples holds {array.dtype}; expected an integer dtype, 0 to {n - 1}, or a mask [{n}]")
+    if array.min() < 0 or array.max() >= n:
+        raise ValueError(f"samples holds {array.min()} to {array.max()}; expected 0 to {n - 1}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def sample_weight(given: ArrayLike, n: int, used: np.ndarray | None = None) -> np.ndarray:
+    """Weights as float64 [n], of which some sample that is used has more than 0.
+
+    Raises
+    ------
+    ValueError
+        If they are not finite numbers, 0 or more, one a sample; or if those of the samples used sum to 0 or infinity.
+    """
+    array = numeric("sample_weight", given)
+    if array.shape != (n,):
+        raise ValueError(f"sample_weight has shape {list(array.shape)}, X has {n} samples; expected [{n}]")
+    weights = converted(within("sample_weight", array, "float64"), "float64")
+    if weights.min() < 0:
+        raise ValueError(f"sample_weight holds {weights.min()} at [{weights.argmin()}]; expected 0 or more")
+    with np.errstate(over="ignore"):
+        total = (weights if used is None else weights[used]).sum()
+    if not 0 < total < math.inf:
+        among = "" if used is None else " over the samples chosen"
+        raise ValueError(f"sample_weight sums to {total:g}{among}; expected more than 0, and a finite number")
+    return weights
+
+
 def labels(array: np.ndarray, classes: int, name: str) -> np.ndarray:
     """Class labels as int32, or else ValueError."""
     if array.dtype.kind not in "biu":

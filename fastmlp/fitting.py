@@ -2,11 +2,14 @@
 
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from fastmlp.callbacks import CallbackList
 from fastmlp.history import History
 from fastmlp.kernels import Rule
+from fastmlp.seen import spread
 
 if TYPE_CHECKING:
     from fastmlp.mlp import Mlp
@@ -18,6 +21,41 @@ LONGEST_CALL, LONGEST_ORDERS = 0.02, 200_000
 
 class Diverged(ArithmeticError):
     """A loss or a weight became nan or infinite. Raised and caught in this package."""
+
+
+class TrainingData(NamedTuple):
+    """Samples with their targets, which of them train, and with which weights.
+
+    Attributes
+    ----------
+    X, Y
+        As the backend's functions take them, n samples.
+    samples : ndarray of int64 [k], or None for all
+    weights : ndarray of float64 [n], or None
+    """
+
+    X: Any
+    Y: Any
+    samples: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    @property
+    def n(self) -> int:
+        """How many train."""
+        return len(self.X if self.samples is None else self.samples)
+
+    def some(self, most: int) -> "TrainingData":
+        """At most so many of those that train, evenly spread."""
+        rows = slice(None, None, -(-self.n // most)) if self.samples is None else spread(self.samples, most)
+        return TrainingData(self.X[rows], self.Y[rows], None, None if self.weights is None else self.weights[rows])
+
+    def batch_weights(self, orders: np.ndarray, batch_size: int) -> np.ndarray:
+        """What batches weigh in epochs of these orders [epochs, k]: [epochs, steps]; without weights, sizes [steps]."""
+        starts = np.arange(0, self.n, batch_size)
+        if self.weights is None:
+            return np.diff(starts, append=self.n)
+        own = self.weights if self.samples is None else self.weights[self.samples]
+        return np.add.reduceat(own[orders], starts, axis=1)
 
 
 class Fit:
@@ -32,6 +70,10 @@ class Fit:
     watchers : CallbackList
     epochs, batch_size : int
     shuffle : bool
+    samples : ndarray of int64 [k], optional
+        Which samples train; all by default.
+    weights : ndarray of float64 [n], optional
+        One for each sample of X, above 0 for all that train.
     """
 
     def __init__(
@@ -44,17 +86,20 @@ class Fit:
         epochs: int,
         batch_size: int | None,
         shuffle: bool,
+        samples: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.mlp, self.given, self.rule, self.watchers = mlp, given, rule, watchers
         self.epochs, self.shuffle = epochs, shuffle
-        self.n = len(given[0])
+        self.samples, self.weights = samples, weights
+        self.n = len(given[0]) if samples is None else len(samples)
         self.batch_size = min(batch_size or self.n, self.n)
         self.at_once = 1  # epochs of the next call of the backend
         self.one_by_one = bool(watchers.members) or given[2] is not None
         self.problem = ""
 
         X, Y, held_out = given
-        self.data = mlp._placed(X, Y)
+        self.data = TrainingData(*mlp._placed(X, Y), samples, weights)
         self.held_out = None if held_out is None else mlp._placed(*held_out)
         self.state = mlp._state(rule)
         self.history, self.whole = History(), mlp.history or History()
@@ -64,7 +109,7 @@ class Fit:
     def begin(self) -> None:
         """What comes before the first epoch."""
         self.watchers.on_fit_begin(self.mlp, self.epochs)
-        self.mlp._prepare(self.rule, *self.data, self.batch_size)
+        self.mlp._prepare(self.rule, self.data, self.batch_size)
 
     def go_on(self) -> bool:
         """Train for an epoch, or for several short ones that nobody watches; whether there is more to do.
@@ -93,7 +138,7 @@ class Fit:
 
     def _train(self, count: int) -> None:
         figures = self.mlp._epochs(
-            self.rule, self.state, *self.data, self.batch_size, self.shuffle, self.held_out, count
+            self.rule, self.state, self.data, self.batch_size, self.shuffle, self.held_out, count
         )
         for course in (self.history, self.whole):
             for one in figures:
@@ -103,7 +148,9 @@ class Fit:
     def note_inputs(self, stacklevel: int = 3) -> None:
         """What `Mlp.fit` does after the last epoch of a training that nothing has ended early."""
         steps = len(self.history) * -(-self.n // self.batch_size)
-        self.mlp._note_inputs(*self.given, steps=steps, stacklevel=stacklevel + 1)
+        X, Y, held_out = self.given
+        data = TrainingData(X, Y, self.samples, self.weights)
+        self.mlp._note_inputs(data, held_out, steps=steps, stacklevel=stacklevel + 1)
 
     def interrupt(self) -> None:
         """Say in the histories that Ctrl-C has ended it."""

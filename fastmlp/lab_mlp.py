@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp.kernels import Network, Rule, State, reference
-from fastmlp.kernels.contract import counts_sides, quiet
+from fastmlp.kernels.contract import composed, counts_sides, quiet
 
 if TYPE_CHECKING:
     from fastmlp.mlp import Mlp
@@ -176,11 +176,11 @@ class ByHand:
         return np.asarray(self.mlp.feedforward(X)[0][-1])
 
     def evaluate(
-        self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None
+        self, network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, **options: Any
     ) -> tuple[float, int]:
         """Mean loss, and the number of samples that are right."""
         sides = counts_sides(network, labels=Y.ndim == 1)
-        outputs, Y = self.predict(network, parameters, X, threads=threads), reference.targets(network, Y)
+        outputs, Y = self.predict(network, parameters, X, threads=None), reference.targets(network, Y)
         return mean_loss(network, outputs, Y), int(reference.are_right(outputs, Y, sides).sum())
 
     def backpropagation(
@@ -209,10 +209,12 @@ class ByHand:
         Y: np.ndarray,
         order: np.ndarray,
         batch_size: int,
+        *,
+        samples: np.ndarray | None = None,
         **options: Any,
     ) -> np.ndarray:
         """One step for each batch, in place; the mean loss of each, from a prediction of its own."""
-        losses = []
+        losses, order = [], composed(order, samples, len(X), batch_size)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             x, y = X[batch], reference.targets(network, Y[batch])

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastmlp import checks, kernels, lab_mlp, seen
 from fastmlp.callbacks import Callback, CallbackLike, callback_list
-from fastmlp.fitting import Diverged, Fit
+from fastmlp.fitting import Diverged, Fit, TrainingData
 from fastmlp.history import History
 from fastmlp.initializers import AUTO, Initializer, by_layer, draw, generator, initializer, suitable
 from fastmlp.kernels import Network, Rule, State
@@ -485,7 +485,7 @@ class Mlp:
             lab_mlp.train(self, given[0], targets(self.network, given[1]), iterations, errors)
             return
         X, Y = self._placed(*given)
-        n, before_last = len(X), iterations - 1
+        data, n, before_last = TrainingData(X, Y), len(X), iterations - 1
         at_once = max(min(before_last, LONGEST_ORDER // n), 1)
         order = np.tile(np.arange(n), at_once)
         plain = Rule("plain", learning_rate=1.0)
@@ -500,7 +500,7 @@ class Mlp:
                 def go_on(
                     rule: Rule = rule, state: State = state, steps: int = steps, noted: np.ndarray = noted
                 ) -> None:
-                    self._steps(rule, state, X, Y, order[: n * steps], n, noted if len(noted) else None)
+                    self._steps(rule, state, data, order[: n * steps], n, noted if len(noted) else None)
                     before.extend(noted.tolist())
 
                 self._all_or_nothing(go_on, state, [before])
@@ -508,7 +508,7 @@ class Mlp:
         except Diverged as diverged:
             warnings.warn(f"training stopped: {diverged}", RuntimeWarning, stacklevel=2)
         else:
-            self._note_inputs(*given, steps=iterations)
+            self._note_inputs(TrainingData(*given), steps=iterations)
         finally:
             if errors is not None and before:
                 errors += [*before[1:], self._squared_error(X, Y)]
@@ -559,6 +559,8 @@ class Mlp:
         shuffle: bool = True,
         callbacks: Iterable[CallbackLike] | CallbackLike = (),
         progress: bool | Callback | None = None,
+        sample_weight: ArrayLike | None = None,
+        samples: ArrayLike | None = None,
     ) -> History:
         """Train for some epochs, going on from the present weights.
 
@@ -577,7 +579,8 @@ class Mlp:
             (taken as one-hot) for more.
         epochs : int, default 5
         batch_size : int or None, default 32
-            The last batch of an epoch may be smaller; None, or a size beyond n, means all samples at once.
+            The last batch of an epoch may be smaller; None, or a size beyond that of the data, means all samples at
+            once.
         optimizer : {"sgd", "adam"} or Optimizer, default "sgd"
             Such as ``Sgd(learning_rate=0.1, momentum=0.9)``.
         validation : (X, y), optional
@@ -590,6 +593,14 @@ class Mlp:
         progress : bool or Callback, optional
             A progress bar: None for one on a terminal or in a notebook, True always, False never; or a callback of
             your own in its place.
+        sample_weight : array-like, [n], optional
+            Finite, 0 or more, one at least above 0. The loss of a batch and its gradient are then the means with these
+            weights, Σ wᵢ · / Σ wᵢ; the penalty's part is ``reg_lambda`` / Σ wᵢ (as in scikit-learn), and the history
+            has the mean over all samples. Samples of weight 0 are left out, as by ``samples``. Weights of 1 change
+            nothing.
+        samples : array-like of int, [k], or of bool, [n], optional
+            Which samples train, by their indices in X, repeats allowed, or by a mask; all by default. The result is to
+            the bit that of X[samples] and y[samples] (and sample_weight[samples]), but nothing is copied.
 
         Returns
         -------
@@ -623,7 +634,9 @@ class Mlp:
         watchers = callback_list(callbacks, progress)
         X, Y = self._data(X, y)
         held_out = None if validation is None else self._validation(validation)
-        run = Fit(self, (X, Y, held_out), rule, watchers, epochs=epochs, batch_size=batch_size, shuffle=shuffle)
+        options = {"epochs": epochs, "batch_size": batch_size, "shuffle": shuffle}
+        chosen, weights = self._chosen(samples, sample_weight, len(X))
+        run = Fit(self, (X, Y, held_out), rule, watchers, samples=chosen, weights=weights, **options)
         try:
             run.begin()
             while run.go_on():
@@ -702,13 +715,16 @@ class Mlp:
             return (outputs[:, 0] > 0.5).astype(np.int64)
         return outputs.argmax(1)
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike) -> Evaluation:
+    def evaluate(self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Evaluation:
         """Mean loss and accuracy on some data.
 
         Parameters
         ----------
         X, y : array-like
             As for `fit`.
+        sample_weight : array-like, [n], optional
+            Finite, 0 or more, one at least above 0. The mean is then Σ wᵢ lossᵢ / Σ wᵢ, and the accuracy the share that
+            the samples classified rightly have of all weights.
 
         Returns
         -------
@@ -724,16 +740,19 @@ class Mlp:
             If all samples are of another scale than those of the training, or look like inverted images of such.
         """
         X, Y = self._data(X, y)
+        weights = self._weights_of(sample_weight, len(X))
         self._compare(X)
-        return self._evaluate(X, Y)
+        return self._evaluate(X, Y, weights)
 
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+    def score(self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy on some data, 0 to 1; what counts as right stands with `evaluate`, whose warnings it gives.
 
         Parameters
         ----------
         X, y : array-like
             As for `fit`.
+        sample_weight : array-like, [n], optional
+            As for `evaluate`.
 
         Raises
         ------
@@ -742,8 +761,9 @@ class Mlp:
         """
         self._check_classifies("score")
         X, Y = self._data(X, y)
+        weights = self._weights_of(sample_weight, len(X))
         self._compare(X)
-        loss, accuracy = self._evaluate(X, Y)
+        loss, accuracy = self._evaluate(X, Y, weights)
         if math.isnan(loss):
             raise ValueError("the outputs for X are nan: weights are nan or too large")
         return accuracy
@@ -979,21 +999,49 @@ class Mlp:
         X = self._inputs(pair[0], "validation X")
         return X, self._targets(pair[1], len(X), "validation y", "validation X")
 
+    def _on_host(self, given: ArrayLike, name: str) -> ArrayLike:
+        """What was given, from a GPU's memory if it is there."""
+        return self._numbers.foreign_targets(given, name) if is_foreign(given) else given
+
+    def _weights_of(self, given: ArrayLike | None, n: int, used: np.ndarray | None = None) -> np.ndarray | None:
+        """Weights for n samples, float64; None without."""
+        if given is None:
+            return None
+        if self._overridden:
+            names = ", ".join(self._overridden)
+            raise ValueError(f"sample_weight is given, but {type(self).__name__} overrides {names}; expected None")
+        return checks.sample_weight(self._on_host(given, "sample_weight"), n, used)
+
+    def _chosen(
+        self, samples: ArrayLike | None, sample_weight: ArrayLike | None, n: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Which of n samples train, those of weight 0 left out; and the weights, None where all that train have 1."""
+        chosen = None if samples is None else checks.samples(self._on_host(samples, "samples"), n)
+        weights = self._weights_of(sample_weight, n, chosen)
+        if weights is None:
+            return chosen, None
+        own = weights if chosen is None else weights[chosen]
+        if not own.all():
+            chosen = np.flatnonzero(own) if chosen is None else chosen[own > 0]
+        return chosen, None if (own[own > 0] == 1).all() else weights
+
     def _state(self, rule: Rule) -> State:
         """The state kept from the last `fit` if its rule was of the same kind, or else a new one."""
         kind, state = self._optimizer or (None, None)
         return state if state is not None and kind == rule.kind else self._numbers.new_state(rule)
 
-    def _prepare(self, rule: Rule, X: np.ndarray, Y: np.ndarray, batch_size: int) -> None:
+    def _prepare(self, rule: Rule, data: TrainingData, batch_size: int) -> None:
         """Have the backend compile what is needed, if it compiles; time it apart from the training."""
         self.compile_seconds = 0.0
+        weighted = data.weights is not None
         jobs: list[tuple[str, tuple]] = [
             ("prepare", (self.network, rule)),
-            ("prepare_for", (self.network, rule, X, Y, batch_size)),
+            ("prepare_for", (self.network, rule, data.X, data.Y, batch_size, weighted)),
         ]
+        kind = str(data.X.dtype), data.Y.ndim, batch_size, weighted
         for name, arguments in jobs:
             function: Callable[..., Any] | None = getattr(self._backend, name, None)
-            job = rule, *((str(X.dtype), Y.ndim, batch_size) if name == "prepare_for" else ())
+            job = rule, *(kind if name == "prepare_for" else ())
             if function is not None and job not in self._prepared:
                 start = time.perf_counter()
                 with self._numbers.at_work():
@@ -1006,24 +1054,21 @@ class Mlp:
         self,
         rule: Rule,
         state: State,
-        X: np.ndarray,
-        Y: np.ndarray,
+        data: TrainingData,
         batch_size: int,
         shuffle: bool,
         held_out: tuple[np.ndarray, np.ndarray] | None,
         count: int = 1,
     ) -> list[dict[str, float]]:
         """Train for so many epochs, and evaluate after the last; returns the arguments of `History.append` for each."""
-        n = len(X)
+        n = data.n
         start = time.perf_counter()
         order = np.empty((count, n), np.int64)
         for one in order:
             one[:] = self._rng.permutation(n) if shuffle else np.arange(n)
-        losses = self._steps(rule, state, X, Y, order.reshape(-1), batch_size, epochs=count).reshape(count, -1)
+        losses = self._steps(rule, state, data, order.reshape(-1), batch_size, epochs=count).reshape(count, -1)
         seconds = (time.perf_counter() - start) / count
-        samples = np.full(losses.shape[1], batch_size)
-        samples[-1] = n - batch_size * (len(samples) - 1)
-        means = np.average(losses, axis=1, weights=samples).tolist()
+        means = np.average(losses, axis=1, weights=data.batch_weights(order, batch_size)).tolist()
         figures = [{"loss": mean, "seconds": seconds, "samples_per_second": n / max(seconds, 1e-9)} for mean in means]
         if held_out is not None:
             figures[-1]["val_loss"], figures[-1]["val_accuracy"] = self._evaluate(*held_out)
@@ -1033,8 +1078,7 @@ class Mlp:
         self,
         rule: Rule,
         state: State,
-        X: np.ndarray,
-        Y: np.ndarray,
+        data: TrainingData,
         order: np.ndarray,
         batch_size: int,
         errors: np.ndarray | None = None,
@@ -1055,12 +1099,14 @@ class Mlp:
                 rule,
                 numbers.parameters(),
                 state,
-                X,
-                Y,
+                data.X,
+                data.Y,
                 order,
                 batch_size,
                 threads=self.threads,
                 errors=errors,
+                samples=data.samples,
+                weights=data.weights,
             )
         numbers.trained()
         if not checks.is_finite(losses):
@@ -1098,41 +1144,41 @@ class Mlp:
                     repeat_until_done(put_back)
             raise
 
-    def _evaluate(self, X: np.ndarray, Y: np.ndarray) -> Evaluation:
-        numbers = self._numbers
+    def _evaluate(self, X: np.ndarray, Y: np.ndarray, weights: np.ndarray | None = None) -> Evaluation:
+        numbers, options = self._numbers, {"threads": self.threads, "weights": weights}
         with numbers.at_work():
-            loss, hits = self._backend.evaluate(self.network, numbers.parameters(), X, Y, threads=self.threads)
+            loss, hits = self._backend.evaluate(self.network, numbers.parameters(), X, Y, **options)
         is_known = self.classifies and not math.isnan(loss)  # where outputs are nan, no class is the right one
         return Evaluation(loss, hits / len(X) if is_known else math.nan)
 
     def _note_inputs(
-        self, X: Any, Y: Any, held_out: tuple[Any, Any] | None = None, *, steps: int, stacklevel: int = 3
+        self, data: TrainingData, held_out: tuple[Any, Any] | None = None, *, steps: int, stacklevel: int = 3
     ) -> None:
         """Remember what the inputs of a training were like, and warn of those that can't have been meant.
 
         Those are inputs far from unit scale of which the network has learned hardly anything, and validation samples
         unlike them. Samples in a GPU's memory are not looked at.
         """
-        if not steps or not isinstance(X, np.ndarray) or not isinstance(Y, np.ndarray):
+        if not steps or not isinstance(data.X, np.ndarray) or not isinstance(data.Y, np.ndarray):
             return
-        self._seen = seen.look(X, self._seen)
+        some = data.some(seen.TRAINING_ROWS)
+        self._seen = seen.look(some.X, self._seen)
         self._steps_seen += steps
         if self._steps_seen >= self._next_look:  # many short calls are looked at after 50, 100, 200 … steps
             self._next_look = 2 * self._steps_seen
             advice = seen.scale_advice(self._seen, self.network)
-            if advice and self._has_learned_little(X, Y):
+            if advice and self._has_learned_little(some):
                 warnings.warn(f"hardly anything was learned; {advice}", RuntimeWarning, stacklevel=stacklevel)
         if held_out is not None:
             self._compare(held_out[0], "validation X", stacklevel + 1)
 
     @quiet
-    def _has_learned_little(self, X: np.ndarray, Y: np.ndarray) -> bool:
-        """Whether constant outputs would do nearly as well on the samples of the training, of which it takes some."""
-        from fastmlp.kernels.reference import targets
-
-        X, Y = (np.ascontiguousarray(seen.spread(array, seen.TRAINING_ROWS)) for array in (X, Y))
-        loss, accuracy = self._evaluate(*self._placed(X, Y))
-        least_loss, share = seen.constant_loss(self.network, targets(self.network, Y))
+    def _has_learned_little(self, some: TrainingData) -> bool:
+        """Whether constant outputs would do nearly as well on these samples of the training."""
+        X, Y = np.ascontiguousarray(some.X), np.ascontiguousarray(some.Y)
+        weights = None if some.weights is None else np.ascontiguousarray(some.weights)
+        loss, accuracy = self._evaluate(*self._placed(X, Y), weights)
+        least_loss, share = seen.constant_loss(self.network, targets(self.network, Y), weights)
         is_right = self.classifies and accuracy > share + seen.LITTLE_ACCURACY * (1 - share)
         return not is_right and loss > (1 - seen.LITTLE_LOSS) * least_loss
 

@@ -165,16 +165,17 @@ def scale_advice(seen: Seen, network: Network) -> str:
     return f"the inputs are {size}{scaled}, far from unit scale: input_scale={scale} may help"
 
 
-def constant_loss(network: Network, Y: np.ndarray) -> tuple[float, float]:
-    """Loss and accuracy of the best constant outputs for targets Y, rows [n, n_out]."""
-    means = Y.mean(0, dtype=np.float64)
+def constant_loss(network: Network, Y: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
+    """Loss and accuracy of the best constant outputs for targets Y, rows [n, n_out], with weights [n] if any."""
+    Y = Y.astype(np.float64)
+    means = np.average(Y, 0, weights)
     if network.loss == "mean_squared_error":
-        loss = 0.5 * Y.var(0, dtype=np.float64).sum()
+        loss = 0.5 * np.average((Y - means) ** 2, 0, weights).sum()
     else:
         p = np.clip(means, 1e-12, 1 - 1e-12)
         loss = -(means * np.log(p)).sum()
         if network.loss == "binary_cross_entropy":
             loss -= ((1 - means) * np.log(1 - p)).sum()
     is_class = Y.shape[1] > 1 and np.count_nonzero(Y) == len(Y)
-    accuracy = means.max() if is_class else ((Y > 0.5) == (means > 0.5)).all(1).mean()
+    accuracy = means.max() if is_class else np.average(((Y > 0.5) == (means > 0.5)).all(1), weights=weights)
     return float(loss), float(accuracy)

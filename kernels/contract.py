@@ -16,9 +16,9 @@ weights     float64 [n], finite, 0 or more, one for each sample of X; None for n
 threads     how many threads at most; None for the backend's own choice
 =========== ==================================================================================================
 
-With weights the mean over a batch is Σ wᵢ · / Σ wᵢ, for its loss and its gradient, and of the penalty it has λ / Σ wᵢ w.
-A sample of weight 0 has no part in it, not even if its loss is nan. A batch without any weight has the loss 0 and the
-gradient 0, penalty included; it counts as a step all the same.
+With weights the mean over a batch is Σ wᵢ · / Σ wᵢ, for its loss and its gradient, to which the penalty adds λ / Σ wᵢ
+times the parameters. A sample of weight 0 has no part in it, not even if its loss is nan. A batch without any weight
+has the loss 0 and the gradient 0, penalty included; it counts as a step all the same.
 
 The sentence that all backends are tested by: `train_epoch` equals `backpropagation` and `update_weights` taken in
 turn over the batches of ``order``, within the rounding of T, the shorter last batch included.

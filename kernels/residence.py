@@ -61,8 +61,8 @@ class Residence(Protocol):
     def foreign_inputs(self, X: Any, name: str, look_for_nan: bool = True) -> Any:
         """Samples in a GPU's memory, checked: as the backend's functions take them, without a copy."""
 
-    def foreign_targets(self, y: Any) -> np.ndarray:
-        """Targets in a GPU's memory, copied to the host's to be checked there."""
+    def foreign_targets(self, y: Any, name: str = "y") -> np.ndarray:
+        """Targets, or weights or indices, in a GPU's memory, copied to the host's to be checked there."""
 
 
 class OnHost:
@@ -110,8 +110,8 @@ class OnHost:
     def foreign_inputs(self, X: Any, name: str, look_for_nan: bool = True) -> Any:
         raise TypeError(elsewhere(name))
 
-    def foreign_targets(self, y: Any) -> np.ndarray:
-        raise TypeError(elsewhere("y"))
+    def foreign_targets(self, y: Any, name: str = "y") -> np.ndarray:
+        raise TypeError(elsewhere(name))
 
 
 def elsewhere(name: str) -> str:

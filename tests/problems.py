@@ -44,13 +44,14 @@ RULES = [
 
 @dataclass
 class Problem:
-    """A network with parameters, samples and targets; ``seed`` is what they were drawn with."""
+    """A network with parameters, samples and targets, and weights if any; ``seed`` is what they were drawn with."""
 
     network: Network
     parameters: np.ndarray
     X: np.ndarray
     Y: np.ndarray
     seed: int = 0
+    weights: np.ndarray | None = None
 
     @property
     def arrays(self) -> tuple[Network, np.ndarray, np.ndarray, np.ndarray]:
@@ -61,12 +62,14 @@ class Problem:
         network = replace(self.network, dtype=dtype)
         X = self.X if self.X.dtype == np.uint8 else self.X.astype(dtype)
         Y = self.Y if self.Y.ndim == 1 else self.Y.astype(dtype)
-        return Problem(network, convert(self.network, self.parameters, network), X, Y, self.seed)
+        return Problem(network, convert(self.network, self.parameters, network), X, Y, self.seed, self.weights)
 
     def redrawn(self) -> "Problem":
-        """Another of the same kind."""
+        """Another of the same kind, with the same weights."""
         inputs, labels = self.X.dtype.name, self.Y.ndim == 1
-        return random_problem(self.network, len(self.X), self.seed + 10_000, inputs, labels)
+        return replace(
+            random_problem(self.network, len(self.X), self.seed + 10_000, inputs, labels), weights=self.weights
+        )
 
 
 def convert(network: Network, flat: np.ndarray, other: Network) -> np.ndarray:
@@ -152,6 +155,8 @@ def rounding(problem: Problem) -> Bounds:
     what multiplies them, and through activations by their values at both ends of the interval, kinks included.
     """
     network, n = problem.network, len(problem.X)
+    samples_weights = np.ones(n) if problem.weights is None else problem.weights
+    shares = samples_weights / samples_weights.sum()
     eps = float(np.finfo(network.dtype).eps)
     layers = [rows.astype(np.float64) for rows in network.rows(problem.parameters)]
     biases = [rows[:, 0] if network.bias else np.zeros(len(rows)) for rows in layers]
@@ -176,18 +181,23 @@ def rounding(problem: Problem) -> Bounds:
     s, es = slopes[-1]
     if network.loss == CROSS_ENTROPY:
         wide = 2 * ez.max(1) + ULPS * eps * (abs(z).max(1) + np.log(z.shape[1]) + 1)
-        loss = wide.mean()
+        loss = wide @ shares
     else:
         terms = LOSSES[network.loss][0](z, a, y, np)
         change = abs(a - y) * (ez if network.loss == "binary_cross_entropy" else e + eps * abs(y))
         parts = terms + (abs(z) * (1 + abs(y)) if network.loss == "binary_cross_entropy" else 0)
-        loss = (change + ULPS * eps * parts).sum(1).mean() + eps * z.shape[1] * terms.sum(1).mean()
-    d, ed = abs(a - y) / n, (e + 4 * eps * (abs(a) + abs(y))) / n
+        loss = (change + ULPS * eps * parts).sum(1) @ shares + eps * z.shape[1] * (terms.sum(1) @ shares)
+    d, ed = abs(a - y) * shares[:, None], (e + 4 * eps * (abs(a) + abs(y))) * shares[:, None]
     if network.loss == "mean_squared_error":
         d, ed = d * s, ed * (s + es) + d * es
     gradients = []
     for w, a, e, layer in zip(weights[::-1], values[::-1], errors[::-1], range(len(weights))[::-1], strict=True):
-        g = ed.T @ (abs(a) + e) + d.T @ e + (n + 4) * eps * (d.T @ abs(a)) + 4 * eps * network.l2 / n * abs(w)
+        g = (
+            ed.T @ (abs(a) + e)
+            + d.T @ e
+            + (n + 4) * eps * (d.T @ abs(a))
+            + 4 * eps * network.l2 / samples_weights.sum() * abs(w)
+        )
         column = (ed + (n + 4) * eps * d).sum(0)[:, None]
         gradients.insert(0, np.hstack([column, g]) if network.bias else g)
         if layer:
@@ -218,6 +228,9 @@ def run_course(
     for order in orders:
         errors.append(np.full(-(-len(order) // batch_size), np.nan))
         options = {"threads": threads, "errors": errors[-1]}
+        if problem.weights is not None:  # there are no errors then
+            errors[-1][:] = 0
+            options = {"threads": threads, "weights": problem.weights}
         losses.append(module.train_epoch(network, rule, parameters, state, X, Y, order, batch_size, **options))
     result = Course(parameters, state.slots, np.concatenate(losses), np.concatenate(errors))
     assert state.step.tolist() == [len(result.losses)]

@@ -43,25 +43,29 @@ class Twin:
             values.append(a)
         return values, z
 
-    def loss(self, X: np.ndarray, Y: np.ndarray) -> torch.Tensor:
-        """Mean over the samples of the sum over the outputs."""
+    def loss(self, X: np.ndarray, Y: np.ndarray, weights: np.ndarray | None = None) -> torch.Tensor:
+        """Mean over the samples of the sum over the outputs; with weights Σ wᵢ · / Σ wᵢ."""
         values, logits = self.activations(X)
         n, n_out = logits.shape
-        y = torch.from_numpy(Y)
+        y, weighted = torch.from_numpy(Y), weights is not None
         if self.network.loss == CROSS_ENTROPY:
-            return F.cross_entropy(logits, y.long() if y.ndim == 1 else y)
+            loss = F.cross_entropy(logits, y.long() if y.ndim == 1 else y, reduction="none" if weighted else "mean")
+            return mean_of(loss, weights) if weighted else loss
         if y.ndim == 1:
             y = (F.one_hot(y.long(), n_out) if n_out > 1 else y[:, None]).to(logits.dtype)
+        how = "none" if weighted else "sum"
         if self.network.loss == "binary_cross_entropy":
-            return F.binary_cross_entropy_with_logits(logits, y, reduction="sum") / n
-        return F.mse_loss(values[-1], y, reduction="sum") / (2 * n)
+            loss = F.binary_cross_entropy_with_logits(logits, y, reduction=how)
+            return mean_of(loss.sum(1), weights) if weighted else loss / n
+        loss = F.mse_loss(values[-1], y, reduction=how)
+        return mean_of(loss.sum(1), weights) / 2 if weighted else loss / (2 * n)
 
-    def backward(self, X: np.ndarray, Y: np.ndarray) -> float:
+    def backward(self, X: np.ndarray, Y: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Fill the gradients of loss and penalty; returns the loss alone."""
         for tensor in self.tensors:
             tensor.grad = None
-        loss = self.loss(X, Y)
-        penalty = sum((weight**2).sum() for weight, _ in self.layers) * (self.network.l2 / (2 * len(X)))
+        loss, many = self.loss(X, Y, weights), len(X) if weights is None else weights.sum()
+        penalty = sum((weight**2).sum() for weight, _ in self.layers) * (self.network.l2 / (2 * many))
         (loss + penalty).backward()
         return loss.item()
 
@@ -79,6 +83,12 @@ class Twin:
             if bias is not None:
                 rows[:, 0] = (bias.grad if gradients else bias.detach()).numpy()
         return flat
+
+
+def mean_of(losses: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    """The mean of the samples' losses with these weights."""
+    w = torch.from_numpy(weights).to(losses.dtype)
+    return (losses * w).sum() / w.sum()
 
 
 def optimizer(rule: Rule, tensors: list[torch.Tensor]) -> Any:

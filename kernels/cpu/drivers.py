@@ -741,7 +741,10 @@ def run(t, job, plan, parameters):
     losses, errors = array_of(plan, LOSSES_ARRAY, np.float64), array_of(plan, ERRORS_ARRAY, np.float64)
     scratch, slots = array_of(plan, SCRATCH_ARRAY, parameters.dtype), array_of(plan, SLOTS_ARRAY, parameters.dtype)
     dense, out = array_of(plan, DENSE_ARRAY, parameters.dtype), array_of(plan, OUT_ARRAY, parameters.dtype)
-    gradients, shares = array_of(plan, GRADIENTS_ARRAY, parameters.dtype), array_of(plan, SHARES_ARRAY, parameters.dtype)
+    gradients, shares = (
+        array_of(plan, GRADIENTS_ARRAY, parameters.dtype),
+        array_of(plan, SHARES_ARRAY, parameters.dtype),
+    )
     decays = array_of(plan, DECAYS_ARRAY, np.float64)
     H = array_of(plan, HYPERPARAMETERS_ARRAY, parameters.dtype)[t * H_LENGTH : (t + 1) * H_LENGTH]
     unit = flush_subnormals()

@@ -47,18 +47,30 @@ def predict(network: Network, parameters: np.ndarray, X: np.ndarray, *, threads:
 
 @quiet
 def evaluate(
-    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
-) -> tuple[float, int]:
-    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
-    return _calls().evaluate(network, parameters, X, Y)
+    network: Network,
+    parameters: np.ndarray,
+    X: np.ndarray,
+    Y: np.ndarray,
+    *,
+    threads: int | None = None,
+    weights: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """Mean loss, and how many of the samples are right: see `fastmlp.kernels.contract.counts_sides`."""
+    return _calls().evaluate(network, parameters, X, Y, weights)
 
 
 @quiet
 def backpropagation(
-    network: Network, parameters: np.ndarray, X: np.ndarray, Y: np.ndarray, *, threads: int | None = None
+    network: Network,
+    parameters: np.ndarray,
+    X: np.ndarray,
+    Y: np.ndarray,
+    *,
+    threads: int | None = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Gradients T [network.size] and the mean loss of X and Y as one batch."""
-    return _calls().backpropagation(network, parameters, X, Y)
+    return _calls().backpropagation(network, parameters, X, Y, weights)
 
 
 @quiet
@@ -82,14 +94,17 @@ def train_epoch(
     *,
     threads: int | None = None,
     errors: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
-    return _calls().train_epoch(network, rule, parameters, state, X, Y, order, batch_size, errors)
+    options = {"errors": errors, "samples": samples, "weights": weights}
+    return _calls().train_epoch(network, rule, parameters, state, X, Y, order, batch_size, **options)
 
 
-def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int) -> None:
-    """Compile, or load from the cache, what training this network on this data needs."""
-    _calls().prepare_for(network, rule, X, Y, batch_size)
+def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int, weighted: bool = False) -> None:
+    """Compile, or load from the cache, what training this network on this data needs, with weights or without."""
+    _calls().prepare_for(network, rule, X, Y, batch_size, weighted)
 
 
 def reside(network: Network, parameters: np.ndarray, device: int | None = None) -> "OnDevice":

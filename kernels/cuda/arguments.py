@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels.contract import check_flat, check_inputs, check_order, check_state, check_writable
+from fastmlp.kernels.contract import check_flat, check_inputs, check_state, check_writable
 from fastmlp.kernels.cuda import memory
 from fastmlp.kernels.network import ALIGNMENT, Network
 from fastmlp.kernels.updates import Rule, State
@@ -104,11 +104,6 @@ def state(rule: Rule, given: State, parameters: Any) -> None:
 def writable(**arrays: Any) -> None:
     """`fastmlp.kernels.contract.check_writable`."""
     check_writable(**{name: described(array) for name, array in arrays.items()})
-
-
-def order(given: np.ndarray, n: int, batch_size: int) -> None:
-    """`fastmlp.kernels.contract.check_order`; the order comes from the host."""
-    check_order(given, n, batch_size)
 
 
 def on_boundary(name: str, array: Any) -> None:

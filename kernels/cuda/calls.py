@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.kernels.contract import Shares, check_weights, composed, shares_of
 from fastmlp.kernels.cuda import arguments, launch, memory
 from fastmlp.kernels.cuda.device import Queue, current, rehearsal
 from fastmlp.kernels.cuda.records import Arrays
@@ -71,25 +72,44 @@ def predict(network: Network, parameters: Any, X: Any) -> np.ndarray:
         return memory.fetch(outputs, queue.stream).reshape(n, -1)
 
 
-def evaluate(network: Network, parameters: Any, X: Any, Y: Any) -> tuple[float, int]:
-    """Mean loss, and the number of samples that are right: see `fastmlp.kernels.contract.counts_sides`."""
+def _shares(network: Network, weights: np.ndarray | None) -> Shares | None:
+    """The weights of all samples as one batch of those that have weight; None without weights."""
+    if weights is None:
+        return None
+    return shares_of(network, weights, np.flatnonzero(weights), len(weights))
+
+
+def evaluate(
+    network: Network, parameters: Any, X: Any, Y: Any, weights: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Mean loss, and how many of the samples are right: see `fastmlp.kernels.contract.counts_sides`."""
     n = arguments.inputs(network, parameters, X, Y)
+    check_weights(weights, n)
+    if weights is not None and not weights.any():
+        return 0.0, 0.0
     with at_work() as queue:
         hits = memory.zeros(1, np.uint32, queue.stream)
-        Y = arguments.on_device(Y, "Y")
-        done = launch.all_samples(network, "evaluate", *_samples(parameters, X), Y, queue, hits=hits)
+        Y, shares = arguments.on_device(Y, "Y"), _shares(network, weights)
+        done = launch.all_samples(network, "evaluate", *_samples(parameters, X), Y, queue, shares, hits=hits)
         losses = memory.fetch(done.losses, queue.stream).astype(np.float64)
+        if weights is not None:
+            wrong = float(memory.fetch(done.wrong, queue.stream).sum(dtype=np.float64))
+            return float(losses.sum()), n * max(1 - wrong, 0.0)
         counts = np.minimum(done.rows, n - done.rows * np.arange(len(losses)))
         return float(losses @ counts / n), int(memory.fetch(hits, queue.stream)[0])
 
 
-def backpropagation(network: Network, parameters: Any, X: Any, Y: Any) -> tuple[np.ndarray, float]:
+def backpropagation(
+    network: Network, parameters: Any, X: Any, Y: Any, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """Gradients T [network.size] and the mean loss of X and Y as one batch."""
-    arguments.inputs(network, parameters, X, Y)
+    check_weights(weights, arguments.inputs(network, parameters, X, Y))
+    if weights is not None and not weights.any():
+        return network.zeros(), 0.0
     with at_work() as queue:
         gradients = memory.zeros(network.size, network.dtype, queue.stream, "the gradients")
-        Y = arguments.on_device(Y, "Y")
-        done = launch.all_samples(network, "gradient", *_samples(parameters, X), Y, queue, results=gradients)
+        Y, shares = arguments.on_device(Y, "Y"), _shares(network, weights)
+        done = launch.all_samples(network, "gradient", *_samples(parameters, X), Y, queue, shares, results=gradients)
         loss = float(memory.fetch(done.losses, queue.stream)[0])
         return memory.fetch(gradients, queue.stream, network.zeros()), loss
 
@@ -122,33 +142,38 @@ def train_epoch(
     order: np.ndarray,
     batch_size: int,
     errors: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
     n = arguments.inputs(network, parameters, X, Y)
     arguments.state(rule, state, parameters)
     arguments.writable(parameters=parameters)
-    arguments.order(order, n, batch_size)
+    check_weights(weights, n, errors)
+    order = composed(order, samples, n, batch_size)
     batch = min(batch_size, len(order))
     steps = -(-len(order) // batch)
+    weighted = None if weights is None else shares_of(network, weights, order, batch)
     if errors is not None:
         arguments.flat("errors", errors, steps, "float64")
         arguments.writable(errors=errors)
     with at_work() as queue:
-        w, samples = _samples(parameters, X)
+        w, inputs = _samples(parameters, X)
         slots, targets = _slots(rule, state), arguments.on_device(Y, "Y")
         figures = memory.empty(2 * steps, network.dtype, "the losses")
         adam = memory.corrections(rule, int(state.step[0]), steps, network.dtype) if rule.kind == "adam" else None
         arrays = Arrays(
             w,
             slots,
-            samples,
+            inputs,
             targets,
-            memory.staged(order, np.int32, "the order"),
+            memory.staged(order if weighted is None else weighted.order, np.int32, "the order"),
             figures[:steps],
             figures[steps:],
             figures if adam is None else memory.place(adam, queue.stream, "corrections"),
+            *((figures, figures) if weighted is None else launch.placed(weighted, np.dtype(network.dtype))),
         )
-        launch.train(network, rule, arrays, batch, queue)
+        launch.train(network, rule, arrays, batch, queue, weighted is not None)
         found = memory.fetch(figures, queue.stream).astype(np.float64)
         _bring_back(parameters, w, queue.stream)
         if rule.slots:
@@ -165,8 +190,8 @@ def is_finite(array: Any) -> bool:
         return launch.is_finite(arguments.on_device(array, "an array"), queue)
 
 
-def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int) -> None:
-    """Compile, or load from the cache, what training this network on this data needs.
+def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int, weighted: bool = False) -> None:
+    """Compile, or load from the cache, what training this network on this data needs, with weights or without.
 
     Kernels are made for exact sizes, the samples' dtype and the batch size: a rehearsal of an epoch of one batch, on
     arrays of one sample, asks for what an epoch will ask for.
@@ -176,8 +201,9 @@ def prepare_for(network: Network, rule: Rule, X: Any, Y: Any, batch_size: int) -
         one = memory.empty(1, T)
         X = memory.empty(network.sizes[0], arguments.described(X).dtype)
         Y = memory.empty(1 if labels else network.sizes[-1], np.int32 if labels else T)
-        arrays = Arrays(memory.empty(network.size, T), one, X, Y, memory.empty(batch_size, np.int32), one, one, one)
-        launch.train(network, rule, arrays, batch_size, queue)
+        order = memory.empty(batch_size, np.int32)
+        arrays = Arrays(memory.empty(network.size, T), one, X, Y, order, one, one, one, one, one)
+        launch.train(network, rule, arrays, batch_size, queue, weighted)
 
 
 def warmup(dtypes: tuple[str, ...] = DTYPES) -> float:

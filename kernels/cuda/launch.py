@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmlp.kernels.contract import counts_sides
+from fastmlp.kernels.contract import Shares, counts_sides
 from fastmlp.kernels.cuda import memory, plans
 from fastmlp.kernels.cuda.config import ELEMENT_BLOCKS, ELEMENT_THREADS
 from fastmlp.kernels.cuda.device import Device, Queue
@@ -64,10 +64,10 @@ def plan(network: Network, given: Given, device: Device) -> tuple[str, dict[str,
     return "tiled", plans.tiled(network, "train", given, gpu_of(device))
 
 
-def train(network: Network, rule: Rule, arrays: Arrays, batch: int, queue: Queue) -> None:
-    """An epoch: one step of the rule for each batch of the order, in place."""
+def train(network: Network, rule: Rule, arrays: Arrays, batch: int, queue: Queue, weighted: bool = False) -> None:
+    """An epoch: one step of the rule for each batch of the order, in place; with the arrays' shares if weighted."""
     labels = np.dtype(arrays.Y.dtype) == np.int32
-    given = Given(rule.kind, rule.slots, batch, np.dtype(arrays.X.dtype).name, labels)
+    given = Given(rule.kind, rule.slots, batch, np.dtype(arrays.X.dtype).name, labels, weighted)
     name, constants = plan(network, given, queue.device)
     if name == "persistent":
         launch_persistent(persistent_kernel(constants), network, rule, arrays, queue)
@@ -120,20 +120,33 @@ class Pass(NamedTuple):
     widths: tuple[int, ...]  #: numbers of a sample in each of them
     losses: Any  #: T: mean loss of each part of the samples
     rows: int  #: samples of a part
+    wrong: Any  #: T: with weights, the share of all that the samples answered wrongly have, of each part
 
 
-def all_samples(network: Network, job: str, parameters: Any, X: Any, Y: Any, queue: Queue, **results: Any) -> Pass:
-    """A job that takes each sample once, in their order: "feedforward", "predict", "evaluate" or "gradient"."""
-    n, T = X.size // network.sizes[0], np.dtype(network.dtype)
+def all_samples(
+    network: Network,
+    job: str,
+    parameters: Any,
+    X: Any,
+    Y: Any,
+    queue: Queue,
+    weighted: Shares | None = None,
+    **results: Any,
+) -> Pass:
+    """A job that takes each sample once, in their order: "feedforward", "predict", "evaluate" or "gradient".
+
+    With weights, those samples that have any.
+    """
+    n, T = X.size // network.sizes[0] if weighted is None else len(weighted.order), np.dtype(network.dtype)
     labels = Y is not None and np.dtype(Y.dtype) == np.int32
     whole = job in ("feedforward", "gradient")
     rows = n if whole else min(n, plans.MOST_ROWS)
     hits = ("sides" if counts_sides(network, labels) else "largest") if job == "evaluate" else ""
-    given = Given("plain", 0, 1 << (rows - 1).bit_length(), np.dtype(X.dtype).name, labels)
+    batch = 1 << (rows - 1).bit_length()
+    given = Given("plain", 0, batch, np.dtype(X.dtype).name, labels, weighted is not None)
     k = tiled_kernel(plans.tiled(network, job, given, gpu_of(queue.device), hits))
     none = memory.scratch(*queue, "nothing", 1, T)
     losses, errors = (memory.empty(-(-n // rows), T, "the losses") for _ in range(2))
-    order = memory.scratch(*queue, "all samples", n, np.int32)
     values = (
         memory.empty(n * (k.module.BEFORE[-1] + k.module.WIDTHS[-1]), T, "the activations")
         if job == "feedforward"
@@ -141,10 +154,23 @@ def all_samples(network: Network, job: str, parameters: Any, X: Any, Y: Any, que
     )
     if values is not None:
         results["values"] = values
-    count_up(order, queue)
-    arrays = Arrays(parameters, none, X, none if Y is None else Y, order, losses, errors, none)
+    shares = decays = none
+    if weighted is None:
+        order = memory.scratch(*queue, "all samples", n, np.int32)
+        count_up(order, queue)
+    else:
+        order = memory.staged(weighted.order, np.int32, "the order")
+        shares, decays = placed(weighted, T)
+    arrays = Arrays(parameters, none, X, none if Y is None else Y, order, losses, errors, none, shares, decays)
     launch_tiled(k, network, NO_RULE, arrays, rows, queue, **results)
-    return Pass(values, k.module.WIDTHS[1:], losses, rows)
+    return Pass(values, k.module.WIDTHS[1:], losses, rows, errors)
+
+
+def placed(weighted: Shares, T: np.dtype) -> tuple[Any, Any]:
+    """The shares and decays on the device."""
+    return memory.place(weighted.shares, what="the weights"), memory.place(
+        weighted.decays.astype(T), what="the weights"
+    )
 
 
 def element_kernel(function: str, rule: str = "plain") -> Any:

@@ -46,6 +46,7 @@ RULE = "momentum"
 SLOTS = 1
 BIAS = True
 LABELS = True
+WEIGHTED = False
 SCALED = False
 PENALTY = False
 SIZE = 83_296  # of all parameters, and where the rows of each layer's weights begin and how far apart they are
@@ -274,7 +275,7 @@ def output(words, d, totals, sample, data, rows, step):
 
     The last block leaves its threads' parts of loss and error in ``totals``.
     """
-    thread, told = own_thread(), cuda.blockIdx.x == BLOCKS - 1
+    thread, told, first = own_thread(), cuda.blockIdx.x == BLOCKS - 1, int32(step * BATCH)
     own, scale, loss, error = remainder(thread, ROW_LANES), T(1) / T(rows), T(0), T(0)
     z, y = cuda.local.array(SHARE, T), cuda.local.array(SHARE, T)
     for turn in range(ROW_TURNS):
@@ -285,9 +286,11 @@ def output(words, d, totals, sample, data, rows, step):
                 if i < BATCH and o < OUTPUTS:
                     y[k] = row.target(data.Y, sample[uint32(remainder(step, 2) * BATCH + i)], o)
                     z[k] = receive_logit(words, int32(i * OUTPUTS + o), step)
+            if WEIGHTED:
+                scale = data.shares[int32(first + i)] if i < rows else T(0)
             cuda.syncwarp()  # threads that had to wait for words fell behind; a diverged warp's shuffles are slow
             value, wrong, _ = row.finish(z, y, i < rows, own, scale, told)
-            loss, error = loss + value, error + wrong
+            loss, error = loss + (value * scale if WEIGHTED else value), error + wrong
             for k in range(SHARE):
                 o = int32(own + k * ROW_LANES)
                 if i < BATCH and o < OUTPUTS:
@@ -308,7 +311,7 @@ def report(totals, data, rows, step):
             error += totals[uint32(2 * remainder(step, 2) * TELLING + k + 1)]
         loss, error = row.total(loss, 32), row.total(error, 32)
         if lane == 0:
-            data.losses[step] = loss / T(rows)
+            data.losses[step] = loss if WEIGHTED else loss / T(rows)
             data.errors[step] = error / (T(rows) * T(OUTPUTS))
 
 
@@ -340,7 +343,7 @@ def small_gradient(k, share, given):
 
 
 @cuda.jit(device=True, forceinline=True)
-def update_small(small, state, given, rows, numbers, h):
+def update_small(small, state, given, decay, h):
     """A step of the weights to the outputs, and of the biases. `SHARES` threads share a parameter."""
     thread, last = own_thread(), int32(SMALL if BIAS else OUTPUT_BIASES)
     for turn in range(SMALL_ROUNDS):
@@ -348,12 +351,12 @@ def update_small(small, state, given, rows, numbers, h):
         g = row.total(small_gradient(k, share, given) if k < last else T(0), SHARES)
         if share == 0 and k < last:
             if PENALTY and k < OUTPUT_BIASES:
-                g += numbers.l2 / T(rows) * small[k]
+                g += decay * small[k]
             step_of(small, k, state, k, int32(SMALL), g, h)
 
 
 @cuda.jit(device=True, forceinline=True)
-def update_first(x, half, rows, e, own, numbers, h):
+def update_first(x, half, e, own, numbers, decay, h):
     """A step of this thread's weights of the first layer; their gradient lives in registers alone."""
     thread = own_thread()
     place, group = remainder(thread, SPAN), quotient(thread, SPAN)
@@ -373,7 +376,7 @@ def update_first(x, half, rows, e, own, numbers, h):
                     g[j * PIECE + u * VECTOR + q] += delta[u] * v[q]
     for k in range(MINE):
         if PENALTY:
-            g[k] += numbers.l2 / T(rows) * w[k]
+            g[k] += decay * w[k]
         step_of(w, k, state, k, MINE, g[k], h)
 
 
@@ -488,8 +491,11 @@ def epoch(data, numbers, words):
         cuda.syncthreads()
         backpropagation(d, small, slope, e)
         cuda.syncthreads()
-        update_small(small, small_state, (a, d, e), rows, numbers, h)
-        update_first(x, half, rows, e, (w, state), numbers, h)
+        decay = T(0)
+        if PENALTY:
+            decay = data.decays[step] if WEIGHTED else numbers.l2 / T(rows)
+        update_small(small, small_state, (a, d, e), decay, h)
+        update_first(x, half, e, (w, state), numbers, decay, h)
         if thread < BATCH:
             sample[uint32(half * BATCH + thread)] = coming
         wait_copies()

@@ -43,6 +43,7 @@ class Given(NamedTuple):
     batch: int
     inputs: str  #: dtype of the samples
     labels: bool
+    weighted: bool = False  #: whether samples have weights
 
 
 def common_constants(network: Network, given: Given) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def common_constants(network: Network, given: Given) -> dict[str, Any]:
         "SLOTS": given.slots,
         "BIAS": network.bias,
         "LABELS": given.labels,
+        "WEIGHTED": given.weighted,
         "SCALED": (network.input_scale, network.input_shift) != (1.0, 0.0),
         "PENALTY": network.l2 > 0,
         "SIZE": network.size,

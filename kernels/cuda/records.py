@@ -16,6 +16,8 @@ class Arrays(NamedTuple):
     losses: Any  #: T [steps]: the mean loss of each batch before its step
     errors: Any  #: T [steps]: ½ the mean squared error likewise
     corrections: Any  #: T [2 * steps]: Adam's, in turn
+    shares: Any  #: T [m]: of a batch's weight, as `fastmlp.kernels.contract.Shares` has them
+    decays: Any  #: T [steps]: λ / Σ wᵢ of each batch
 
 
 class Hyperparameters(NamedTuple):

@@ -119,9 +119,9 @@ class OnDevice:
                 raise ValueError(f"{name} holds nan or infinity; expected finite numbers")
         return placed
 
-    def foreign_targets(self, y: Any) -> np.ndarray:
+    def foreign_targets(self, y: Any, name: str = "y") -> np.ndarray:
         with self.at_work():
-            return memory.fetch(memory.place(y))
+            return memory.fetch(memory.place(y, what=name))
 
     def is_finite(self) -> bool:
         with self.at_work():

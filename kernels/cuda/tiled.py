@@ -37,6 +37,7 @@ RULE = "momentum"
 SLOTS = 1
 BIAS = True
 LABELS = True
+WEIGHTED = False
 HITS = ""
 SCALED = False
 PENALTY = False
@@ -178,7 +179,13 @@ def output(work, place, totals):
                 z[k] = own.values[start + o]
                 if TARGETS:
                     y[k] = row.target(data.Y, data.order[uint32(at + s)], o)
+        if WEIGHTED:
+            scale = data.shares[int32(at + s)] if s < rows else T(0)
         value, wrong, right = row.finish(z, y, s < rows, lane, scale, TARGETS)
+        if (
+            WEIGHTED
+        ):  # the place of the error, which is not to be had with weights, is that of the shares of what is wrong
+            value, wrong = value * scale, scale if lane == 0 and not right else T(0)
         loss, error = loss + value, error + wrong
         if s < rows:
             if lane == 0:
@@ -228,8 +235,8 @@ def report(work, rows, step):
             error += own.sums[uint32(2 * block + 1)]
         loss, error = row.total(loss, 32), row.total(error, 32)
         if int32(cuda.threadIdx.x) == 0:
-            data.losses[step] = loss / T(rows)
-            data.errors[step] = error / (T(rows) * T(OUTPUTS))
+            data.losses[step] = loss if WEIGHTED else loss / T(rows)
+            data.errors[step] = error if WEIGHTED else error / (T(rows) * T(OUTPUTS))
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -253,11 +260,11 @@ def backpropagation(layer, pool, work, place):
 
 
 @cuda.jit(device=True, forceinline=True)
-def finish_gradient(work, p, g, rows, h, is_weight):
+def finish_gradient(work, p, g, decay, h, is_weight):
     """The sum of a parameter's gradient is known: take the rule's step, or keep it."""
-    data, numbers, own = work
+    data, _, own = work
     if PENALTY and is_weight:
-        g += numbers.l2 / T(rows) * data.parameters[p]
+        g += decay * data.parameters[p]
     if JOB == "train":
         step_of(data.parameters, p, data.slots, p, SIZE, g, h)
     else:
@@ -265,7 +272,7 @@ def finish_gradient(work, p, g, rows, h, is_weight):
 
 
 @cuda.jit(device=True, forceinline=True)
-def gradients(layer, pool, work, place, h):
+def gradients(layer, pool, work, place, decay, h):
     """The gradient of a layer's weights and biases, or each part of it."""
     (_, _, own), (batch, at, rows) = work, place
     n_in, n_out, one = int32(SIZES[layer]), int32(SIZES[layer + 1]), int32(SIZES[layer] if BIAS else -1)
@@ -291,11 +298,11 @@ def gradients(layer, pool, work, place, h):
                 if SPLITS > 1:
                     own.parts[split * SIZE + p] = g
                 else:
-                    finish_gradient(work, p, g, rows, h, i < n_in)
+                    finish_gradient(work, p, g, decay, h, i < n_in)
 
 
 @cuda.jit(device=True, forceinline=True)
-def add_parts(layer, work, rows, h):
+def add_parts(layer, work, decay, h):
     """Add up the parts of a layer's gradient."""
     _, _, own = work
     length = int32(SIZES[layer] + BIAS)
@@ -305,7 +312,7 @@ def add_parts(layer, work, rows, h):
         p, g = int32(FIRSTS[layer] + u * STRIDES[layer] + i), T(0)
         for split in range(SPLITS):
             g += own.parts[split * SIZE + p]
-        finish_gradient(work, p, g, rows, h, i >= 0)
+        finish_gradient(work, p, g, decay, h, i >= 0)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -344,13 +351,15 @@ def epoch(data, numbers, own, batch):
                 backpropagation(LAYERS - back, pool, work, place)
                 met = int32(met + 1)
                 meet(own.counter, met)
-            h = hyperparameters(work, step)
+            h, decay = hyperparameters(work, step), T(0)
+            if PENALTY:
+                decay = data.decays[step] if WEIGHTED else numbers.l2 / T(rows)
             for layer in range(LAYERS):
-                gradients(layer, pool, work, place, h)
+                gradients(layer, pool, work, place, decay, h)
             met = int32(met + 1)
             meet(own.counter, met)
             if SPLITS > 1:
                 for layer in range(LAYERS):
-                    add_parts(layer, work, rows, h)
+                    add_parts(layer, work, decay, h)
                 met = int32(met + 1)
                 meet(own.counter, met)
