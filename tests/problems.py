@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class Problem:
     X: np.ndarray
     Y: np.ndarray
     seed: int = 0
-    weights: np.ndarray | None = None
+    weights: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def arrays(self) -> tuple[Network, np.ndarray, np.ndarray, np.ndarray]:

@@ -224,7 +224,7 @@ def test_train_splits_long_runs(backend, monkeypatch):
     monkeypatch.setattr("fastmlp.mlp.LONGEST_ORDER", 3 * len(X) + 1)
     calls = []
     steps = mlp._steps
-    monkeypatch.setattr(mlp, "_steps", lambda *a: calls.append(len(a[4])) or steps(*a))
+    monkeypatch.setattr(mlp, "_steps", lambda *a: calls.append(len(a[3])) or steps(*a))
     mlp.train(X, Y, 11)
     assert calls == [180, 180, 180, 60, 60]  # the last step by itself, for its gradients
     np.testing.assert_allclose(mlp.parameters, expected.parameters, rtol=1e-12, atol=1e-13)
