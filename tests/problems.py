@@ -62,7 +62,7 @@ class Problem:
         network = replace(self.network, dtype=dtype)
         X = self.X if self.X.dtype == np.uint8 else self.X.astype(dtype)
         Y = self.Y if self.Y.ndim == 1 else self.Y.astype(dtype)
-        return Problem(network, convert(self.network, self.parameters, network), X, Y, self.seed, self.weights)
+        return Problem(network, convert(self.network, self.parameters, network), X, Y, self.seed, weights=self.weights)
 
     def redrawn(self) -> "Problem":
         """Another of the same kind, with the same weights."""
