@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from paths import PATHS, laid_out
 from problems import DTYPES, OUTPUT_LOSSES, RULES, SHAPES, option_product, pixels, random_problem
-from test_contract import HIDDEN, INPUTS, unsure_hits
+from test_contract import HIDDEN, INPUTS
 from test_weights import (  # noqa: F401  the tests among them are collected from here as well
     check_epochs,
     check_one_pass,
@@ -73,7 +73,7 @@ def test_a_weight_of_zero_hides_what_is_no_number(compiled, path):
     network = Network.build((9, 5, 3), "relu", l2=0.1)
     problem = weighted(random_problem(network, 12), zeros=0.4)
     out = problem.weights == 0
-    assert 2 < out.sum() < 10
+    assert 1 < out.sum() < 10
     results = []
     for spoilt in (True, False):
         X, Y = problem.X.copy(), problem.Y.copy()
