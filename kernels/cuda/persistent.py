@@ -287,7 +287,7 @@ def output(words, d, totals, sample, data, rows, step):
                     y[k] = row.target(data.Y, sample[uint32(remainder(step, 2) * BATCH + i)], o)
                     z[k] = receive_logit(words, int32(i * OUTPUTS + o), step)
             if WEIGHTED:
-                scale = data.shares[int32(first + i)] if i < rows else T(0)
+                scale = data.shares[uint32(first + i)] if i < rows else T(0)
             cuda.syncwarp()  # threads that had to wait for words fell behind; a diverged warp's shuffles are slow
             value, wrong, _ = row.finish(z, y, i < rows, own, scale, told)
             loss, error = loss + (value * scale if WEIGHTED else value), error + wrong
@@ -446,7 +446,7 @@ def epoch(data, numbers, words):
     small, small_state = cuda.shared.array(SMALL, T), cuda.shared.array(SMALL_STATE, T)
     sample = cuda.shared.array(TWO_SAMPLES, int32)
     w, state = cuda.local.array(MINE, T), cuda.local.array(OWN_STATE, T)
-    thread, samples = int32(cuda.threadIdx.x), int32(data.order.size)
+    thread, samples, n = int32(cuda.threadIdx.x), int32(data.order.size), numbers
 
     first_layer(data, w, state, False)
     small_parameters(data, small, small_state, False)
@@ -470,15 +470,7 @@ def epoch(data, numbers, words):
         correction1, correction2 = T(1), T(1)
         if RULE == "adam":
             correction1, correction2 = data.corrections[2 * step], data.corrections[2 * step + 1]
-        h = Hyperparameters(
-            numbers.learning_rate,
-            numbers.momentum,
-            numbers.beta1,
-            numbers.beta2,
-            numbers.epsilon,
-            correction1,
-            correction2,
-        )
+        h = Hyperparameters(n.learning_rate, n.momentum, n.beta1, n.beta2, n.epsilon, correction1, correction2)
         feedforward(x, half, w, sums, numbers)
         cuda.syncthreads()
         activate(sums, small, a, slope)

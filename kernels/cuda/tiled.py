@@ -180,11 +180,9 @@ def output(work, place, totals):
                 if TARGETS:
                     y[k] = row.target(data.Y, data.order[uint32(at + s)], o)
         if WEIGHTED:
-            scale = data.shares[int32(at + s)] if s < rows else T(0)
+            scale = data.shares[uint32(at + s)] if s < rows else T(0)
         value, wrong, right = row.finish(z, y, s < rows, lane, scale, TARGETS)
-        if (
-            WEIGHTED
-        ):  # the place of the error, which is not to be had with weights, is that of the shares of what is wrong
+        if WEIGHTED:  # there is no error then, and what is wrong takes its place: the shares of all such samples
             value, wrong = value * scale, scale if lane == 0 and not right else T(0)
         loss, error = loss + value, error + wrong
         if s < rows:
