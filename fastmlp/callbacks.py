@@ -174,8 +174,12 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, mlp: "Mlp", history: History) -> None:
         """Move the bar on, and draw it if the last time is long enough ago."""
+        self.advance(1, figures(history))
+
+    def advance(self, epochs: int, figures: str) -> None:
+        """Move the bar on by so many epochs, with these figures beside it."""
         assert self._progress is not None
-        self._progress.update(self._task, advance=1, figures=figures(history))
+        self._progress.update(self._task, advance=epochs, figures=figures)
         if time.monotonic() - self._drawn >= self.SECONDS_BETWEEN:
             self._draw()
 

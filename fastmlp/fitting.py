@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastmlp import checks
 from fastmlp.callbacks import CallbackList
 from fastmlp.history import History
-from fastmlp.kernels import Rule
+from fastmlp.kernels import Network, Rule
+from fastmlp.optimizers import Optimizer
+from fastmlp.optimizers import optimizer as as_optimizer
 from fastmlp.seen import spread
 
 if TYPE_CHECKING:
@@ -21,6 +24,24 @@ LONGEST_CALL, LONGEST_ORDERS = 0.02, 200_000
 
 class Diverged(ArithmeticError):
     """A loss or a weight became nan or infinite. Raised and caught in this package."""
+
+
+def checked(
+    network: Network, *, epochs: int, batch_size: int | None, optimizer: str | Optimizer, shuffle: bool
+) -> dict[str, Any]:
+    """These arguments of `Mlp.fit` as `Fit` takes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is not as described there.
+    """
+    return {
+        "epochs": checks.whole("epochs", epochs),
+        "batch_size": None if batch_size is None else checks.whole("batch_size", batch_size),
+        "rule": checks.rule(as_optimizer(optimizer).rule, network.dtype),
+        "shuffle": checks.flag("shuffle", shuffle),
+    }
 
 
 class TrainingData(NamedTuple):
@@ -161,8 +182,13 @@ class Fit:
         self.mlp._numbers.host()
         self.watchers.on_fit_end(self.mlp, self.history)
 
+    @property
+    def trouble(self) -> str:
+        """In words, that it has diverged; "" if it has not."""
+        advice = f"a smaller learning_rate than {self.rule.learning_rate:g} may help, or a smaller input_scale"
+        return f"{self.problem}; {advice}" if self.problem else ""
+
     def warn(self, stacklevel: int = 2) -> None:
         """Warn if it has diverged."""
-        if self.problem:
-            advice = f"a smaller learning_rate than {self.rule.learning_rate:g} may help, or a smaller input_scale"
-            warnings.warn(f"{self.problem}; {advice}", RuntimeWarning, stacklevel=stacklevel + 1)
+        if self.trouble:
+            warnings.warn(self.trouble, RuntimeWarning, stacklevel=stacklevel + 1)

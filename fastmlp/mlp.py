@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastmlp import checks, kernels, lab_mlp, seen
 from fastmlp.callbacks import Callback, CallbackLike, callback_list
-from fastmlp.fitting import Diverged, Fit, TrainingData
+from fastmlp.fitting import Diverged, Fit, TrainingData, checked
 from fastmlp.history import History
 from fastmlp.initializers import AUTO, Initializer, by_layer, draw, generator, initializer, suitable
 from fastmlp.kernels import Network, Rule, State
@@ -31,7 +31,6 @@ from fastmlp.kernels.network import check_sizes
 from fastmlp.kernels.reference import activate, forward, targets
 from fastmlp.kernels.residence import OnHost, Residence, aligned_copy
 from fastmlp.optimizers import Optimizer
-from fastmlp.optimizers import optimizer as as_optimizer
 from fastmlp.seen import Seen
 
 if TYPE_CHECKING:
@@ -311,6 +310,16 @@ class Mlp:
         gone: dict[str, Any] = {"_weights": None, "_list": None, "_views": None, "_storage": None, "_prepared": set()}
         kept = {"_module": self.backend_name, "_parameters": self._numbers.host(), "_optimizer": optimizer}
         return {**self.__dict__, **gone, **kept}
+
+    def _become(self, trained: "Mlp") -> None:
+        """Take on all that training changes in a copy of this network; `parameters` stays the same array."""
+        state = trained.__getstate__()
+        self._numbers.host()[:] = state["_parameters"]
+        self._storage.changed()
+        kept = ("_rng", "history", "compile_seconds", "_seen", "_steps_seen", "_next_look", "_told_slow")
+        self.__dict__.update({name: state[name] for name in kept})
+        kind, slots = state["_optimizer"] or (None, None)
+        self._optimizer = None if kind is None else (kind, self._storage.taken_state(slots))
 
     def __copy__(self) -> "Mlp":
         """A copy that shares nothing, as `copy.deepcopy` makes it: a network that shares its history is none."""
@@ -626,17 +635,12 @@ class Mlp:
         error in an epoch undoes that epoch as well, and propagates. Undone are weights, the optimizer's state and the
         drawn order, so that a further `fit` goes on as if nothing had happened.
         """
-        epochs = checks.whole("epochs", epochs)
-        if batch_size is not None:
-            batch_size = checks.whole("batch_size", batch_size)
-        rule = checks.rule(as_optimizer(optimizer).rule, self.network.dtype)
-        shuffle = checks.flag("shuffle", shuffle)
+        options = checked(self.network, epochs=epochs, batch_size=batch_size, optimizer=optimizer, shuffle=shuffle)
         watchers = callback_list(callbacks, progress)
         X, Y = self._data(X, y)
         held_out = None if validation is None else self._validation(validation)
-        options = {"epochs": epochs, "batch_size": batch_size, "shuffle": shuffle}
         chosen, weights = self._chosen(samples, sample_weight, len(X))
-        run = Fit(self, (X, Y, held_out), rule, watchers, samples=chosen, weights=weights, **options)
+        run = Fit(self, (X, Y, held_out), watchers=watchers, samples=chosen, weights=weights, **options)
         try:
             run.begin()
             while run.go_on():
