@@ -20,6 +20,15 @@ from fastmlp.bench.with_fastmlp import (
     with_threads,
 )
 from fastmlp.bench.with_jax import Jax, JaxCuda, JaxCudaTf32
+from fastmlp.bench.with_many import (
+    FitInPool,
+    FitMany,
+    FitManyOneThread,
+    JaxVmap,
+    TorchLoop,
+    TorchVmap,
+    TorchVmapCompiled,
+)
 from fastmlp.bench.with_numpy import NumpyLab
 from fastmlp.bench.with_sklearn import ScikitLearn
 from fastmlp.bench.with_torch import TorchAutocast, TorchCompiled, TorchEager, TorchFused
@@ -72,6 +81,13 @@ CONTENDERS: dict[str, type[Contender]] = {
     "jax-cuda": JaxCuda,
     "jax-cuda-tf32": JaxCudaTf32,
     "scikit-learn": ScikitLearn,
+    "fit-many": FitMany,
+    "fit-many-1": FitManyOneThread,
+    "fit-pool": FitInPool,
+    "torch-loop": TorchLoop,
+    "torch-vmap": TorchVmap,
+    "torch-vmap-compiled": TorchVmapCompiled,
+    "jax-vmap": JaxVmap,
 }
 
 

@@ -97,6 +97,8 @@ def check_chunks(work: Work) -> list[int]:
     """
     if work.job in ("lab", "predict"):
         return [1, 1]
+    if work.job == "many":  # whole epochs, at which contenders are quickest
+        return [work.batches, work.batches]
     return [10, 10] if work.batch_size <= 512 else [3, 3]
 
 
@@ -112,7 +114,12 @@ def oracle_losses(work: Work, steps: int) -> np.ndarray:
     -------
     ndarray of float64 [steps]
     """
-    network, parameters = work.network("float64"), work.parameters("float64")
+    return np.mean([_losses_of(work, steps, number) for number in range(work.networks)], 0)
+
+
+def _losses_of(work: Work, steps: int, number: int) -> np.ndarray:
+    """Those of the network of that number."""
+    network, parameters = work.network("float64"), work.parameters("float64", number)
     state = network.state(work.rule)
     X, Y = work.load()
     if Y.ndim == 2:

@@ -107,7 +107,7 @@ def figures(result: dict[str, Any], measurement: dict[str, Any], name: str) -> F
     gflops = operations(work) / median / 1e9
     ceiling = result["ceilings"].get(raw["dtype"])
     share = gflops / ceiling["gflops"] if ceiling else None
-    return Figures(median * 1e6, (high - low) * 1e6, work.batch_size / median, gflops, share)
+    return Figures(median * 1e6, (high - low) * 1e6, work.networks * work.batch_size / median, gflops, share)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ PREDICTORS = ("fastmlp-predict", "torch-predict", "torch-predict-compiled", "tor
 ON_GPU = ("fastmlp-cuda", "torch-cuda", "torch-cuda-graph", "jax-cuda")
 COMPILED_ON_GPU = ("torch-cuda-compiled", "torch-cuda-compiled-graph")
 THREADED = (*(f"fastmlp-threads-{count}" for count in THREADS), OURS)
+MANY = ("fit-many", "fit-many-1", "fit-pool", "torch-loop", "torch-vmap", "torch-vmap-compiled", "jax-vmap")
 LAB = ("fastmlp-lab", "fastmlp-lab-float32", "numpy-lab")
 
 #: The batch sizes of the headline.
@@ -30,6 +31,14 @@ GPU_WIDE_BATCHES = (128, 10_000, 32, 512, 4096, 5, 1, 10, 60_000)
 GPU_NETWORKS = ((784, 1000, 1000, 10), (784, 256, 128, 10))
 GPU_STEPS, GPU_SAMPLES = 12_000, 1_000_000  #: of a turn there, at most
 PLAIN = Rule("plain", learning_rate=0.01)
+ADAM = Rule("adam", learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8)
+#: The epochs of a turn of many networks, and these as (how many, sizes, samples, batch size).
+MANY_EPOCHS = 50
+MANY_NETWORKS = (
+    (100, (20, 64, 64, 2), 1000, 32),
+    (100, (4, 32, 16, 3), 200, 32),
+    (20, (50, 256, 256, 256, 2), 1000, 250),
+)
 #: The other networks that must not fall behind, as (sizes, loss); the rest as for the headline.
 NETWORKS = (
     ((784, 300, 10), "cross_entropy"),
@@ -119,6 +128,12 @@ def gpu_steps(work: Work) -> int:
 #: How works on a GPU are measured: in whole epochs. Times repeat to a part in a thousand there.
 GPU: dict[str, Any] = {"rounds": 3, "whole_epochs": True, "steps": gpu_steps, "gpu": True}
 
+
+def _many(networks: int, sizes: tuple[int, ...], samples: int, batch_size: int) -> tuple[Work, tuple[str, ...]]:
+    changes: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "rule": ADAM, "networks": networks}
+    return Work(sizes, source="synthetic", job="many", **changes), MANY
+
+
 HEADLINE = tuple((on_mnist(batch_size=batch_size), (OURS, IN_ORDER, *RIVALS)) for batch_size in BATCHES)
 LAB_JOB = ((Work.lab(), LAB),)
 
@@ -207,6 +222,13 @@ SUITES = {
         "deeper and wider networks on a GPU",
         tuple(_on_gpu(b, sizes=sizes) for sizes in GPU_NETWORKS for b in GPU_WIDE_BATCHES),
         **GPU,
+    ),
+    "many": Suite(
+        "many networks at once, 50 epochs of Adam each: fit_many, threads over fit, PyTorch and JAX",
+        tuple(_many(*one) for one in MANY_NETWORKS),
+        rounds=5,
+        steps=lambda work: MANY_EPOCHS * work.batches,
+        ceiling=False,
     ),
     "activations": Suite(
         "[784, 100, 10] with sigmoid, tanh and relu at three batch sizes",

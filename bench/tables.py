@@ -53,6 +53,7 @@ IN_ORDER = "fastmlp, samples in order"  #: the family that has its samples as th
 FAMILIES = (
     *("PyTorch", "PyTorch by hand", "JAX", "scikit-learn", "NumPy", "PyTorch bf16"),
     *("PyTorch CUDA", "JAX CUDA", "PyTorch CUDA TF32", "JAX CUDA TF32"),
+    *("fit_many, 1 thread", "pool over fit"),
 )
 
 #: What a speed-up is, in every table: the higher, the faster.

@@ -149,8 +149,8 @@ class TorchAutocast(TorchFused):
             return super().loss(x, y)
 
 
-def torch_model(torch, work: Work):
-    """The network as a Sequential, with the initial weights; logits where the loss takes logits."""
+def torch_model(torch, work: Work, number: int = 0):
+    """The network of that number as a Sequential, with the initial weights; logits where the loss takes logits."""
     nn = torch.nn
     hidden = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU}
     hidden["identity"] = nn.Identity
@@ -160,7 +160,7 @@ def torch_model(torch, work: Work):
         modules += [nn.Linear(n_in, n_out, dtype=dtype), hidden[work.activation]()]
     model = nn.Sequential(*modules[:-1])
     with torch.no_grad():
-        for linear, W in zip(model[::2], work.matrices(), strict=True):
+        for linear, W in zip(model[::2], work.matrices(number=number), strict=True):
             linear.weight.copy_(torch.from_numpy(W[:, 1:].copy()))
             linear.bias.copy_(torch.from_numpy(W[:, 0].copy()))
     return model

@@ -23,7 +23,9 @@ MOMENTUM = Rule("momentum", learning_rate=0.001, momentum=0.9)
 #: "train": steps of mini-batches, the loss of each before its step. "lab": the lab's full-batch iterations, after each
 #: of them a prediction and its loss ½ mean((prediction - Y)²), as the lab's NumPy program reports it.
 #: "predict": the outputs of a batch with the initial weights, after softmax or sigmoid; a step is one call.
-JOBS = ("train", "lab", "predict")
+#: "many": several networks, each with initial weights of its own, train on the same batches; a step is one of each, its
+#: loss their mean.
+JOBS = ("train", "lab", "predict", "many")
 
 #: Where samples come from. "synthetic" has the shape of "mnist" where there are 784 inputs, and fits any network.
 SOURCES = ("mnist", "synthetic")
@@ -55,8 +57,10 @@ class Work:
         An initializer of `fastmlp.initializers`.
     seed : int, default 0
         Of the initial weights, the order, and synthetic samples.
-    job : {"train", "lab", "predict"}, default "train"
+    job : {"train", "lab", "predict", "many"}, default "train"
         See `JOBS`.
+    networks : int, default 1
+        How many there are in the job "many".
     shift : {0.0, -0.5}, default 0.0
         Added to pixels of 0 … 1: with 0 they are as torchvision's ToTensor gives them, and four fifths of MNIST's are
         zero; with -½ as after the lab's Normalize((0.5,), (1.0,)), and as many are -½.
@@ -83,6 +87,7 @@ class Work:
     job: str = "train"
     shift: float = 0.0
     dense: bool = False
+    networks: int = 1
 
     def __post_init__(self) -> None:
         for name, known in (("job", JOBS), ("source", SOURCES), ("init", INITIALIZERS)):
@@ -100,6 +105,8 @@ class Work:
             raise ValueError(f"shift={self.shift}; expected 0.0 or {LAB_SHIFT}")
         if (self.shift or self.dense) and (self.job == "lab" or not self.has_pixels):
             raise ValueError(f"shift={self.shift}, dense={self.dense}; expected neither without scaled pixels")
+        if self.networks < 1 or (self.networks > 1 and self.job != "many"):
+            raise ValueError(f"networks={self.networks}; expected 1, or more with job='many'")
         self.network()  # refuses what is left
 
     @classmethod
@@ -132,7 +139,7 @@ class Work:
         """The work in one line."""
         if self.job == "lab":
             return f"lab's job: {list(self.sizes)}, {self.samples:,} raw images at once, {self.dtype}"
-        job = "predict, " if self.job == "predict" else ""
+        job = {"predict": "predict, ", "many": f"{self.networks} networks, "}.get(self.job, "")
         data = f", {self.data}" if self.has_pixels else ""
         return f"{job}{list(self.sizes)}, {self.activation}, batch {self.batch_size:,}, {self.dtype}{data}"
 
@@ -161,20 +168,23 @@ class Work:
         """The network, in another dtype if one is given."""
         return Network.build(self.sizes, self.activation, None, self.loss, dtype=dtype or self.dtype)
 
-    def parameters(self, dtype: str | None = None) -> np.ndarray:
-        """The initial parameters as one flat array: rounded to the work's dtype, then given in another if asked."""
+    def parameters(self, dtype: str | None = None, number: int = 0) -> np.ndarray:
+        """The initial parameters as one flat array: rounded to the work's dtype, then given in another if asked.
+
+        Those of one of the networks, by its number.
+        """
         network = self.network(dtype)
         flat = network.zeros()
         # The lab draws from NumPy's old generator; the values are its own to the last bit.
-        rng = np.random.RandomState(self.seed) if self.init == "lab" else np.random.default_rng(self.seed)
+        rng = np.random.RandomState(self.seed) if self.init == "lab" else np.random.default_rng(self.seed + number)
         for row in network.rows(flat):
             drawn = INITIALIZERS[self.init](rng, row.shape[0], row.shape[1] - 1, True)
             row[:] = drawn.astype(self.dtype)
         return flat
 
-    def matrices(self, dtype: str | None = None) -> list[np.ndarray]:
+    def matrices(self, dtype: str | None = None, number: int = 0) -> list[np.ndarray]:
         """The initial weights of each layer, [n_out, n_in + 1] with the biases in column 0: a copy."""
-        return [np.array(row) for row in self.network(dtype).rows(self.parameters(dtype))]
+        return [np.array(row) for row in self.network(dtype).rows(self.parameters(dtype, number))]
 
     def load(self, shuffled: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The samples; the same arrays again if they were the last that this process has loaded.
@@ -228,7 +238,7 @@ def operations(work: Work) -> float:
     if work.job == "predict":
         return 2.0 * work.batch_size * sum(products)
     passes = 3 * sum(products) - products[0] + (sum(products) if work.job == "lab" else 0)
-    return 2.0 * work.batch_size * passes
+    return 2.0 * work.networks * work.batch_size * passes
 
 
 def bytes_touched(work: Work) -> float:
@@ -244,7 +254,7 @@ def bytes_touched(work: Work) -> float:
     passes = {"plain": 2, "adam": 6}.get(work.rule.kind, 4)
     if work.job == "predict":
         passes = 1
-    return float(work.batch_size * sample + passes * parameters * size)
+    return float(work.networks * (work.batch_size * sample + passes * parameters * size))
 
 
 def mnist_is_here() -> bool:

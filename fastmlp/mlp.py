@@ -318,8 +318,11 @@ class Mlp:
         self._storage.changed()
         kept = ("_rng", "history", "compile_seconds", "_seen", "_steps_seen", "_next_look", "_told_slow")
         self.__dict__.update({name: state[name] for name in kept})
-        kind, slots = state["_optimizer"] or (None, None)
-        self._optimizer = None if kind is None else (kind, self._storage.taken_state(slots))
+        if state["_optimizer"] is None:
+            self._optimizer = None
+        else:
+            kind, slots = state["_optimizer"]
+            self._optimizer = kind, self._storage.taken_state(slots)
 
     def __copy__(self) -> "Mlp":
         """A copy that shares nothing, as `copy.deepcopy` makes it: a network that shares its history is none."""

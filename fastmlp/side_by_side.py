@@ -208,7 +208,8 @@ def side_by_side(runs: Sequence[Run], go_on: Callable[[Run, Lock], bool], thread
 
     kernels.warmup(tuple({run.mlp.network.dtype for run in runs}))  # here: a thread that compiles can't be stopped
     members, lock = team.at_hand(min(threads or team.most_threads(), len(runs))), Lock()
-    queue, stopped = Queue(runs, members), []
+    queue = Queue(runs, members)
+    stopped: list[bool] = []
 
     def work(_: int) -> None:
         while not stopped and (run := queue.take()) is not None:

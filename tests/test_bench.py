@@ -27,7 +27,7 @@ from fastmlp.bench import (
     time_to_accuracy,
 )
 from fastmlp.bench.ceiling import measure_ceiling, measure_memory
-from fastmlp.bench.contender import thread_counts
+from fastmlp.bench.contender import Missing, thread_counts
 from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.processes import Crew, Worker, WorkerDied
 from fastmlp.bench.suites import SUITES, Suite
@@ -187,6 +187,7 @@ def test_operations_of_a_hand_count():
         ({"job": "rest"}, "job='rest'"),
         ({"source": "mnist"}, "784 inputs"),
         ({"job": "lab"}, "job='lab'"),
+        ({"networks": 2}, "networks=2; expected 1, or more with job='many'"),
         ({"shift": 0.5}, "shift=0.5"),
         ({"shift": -0.5}, "without scaled pixels"),
         ({"dense": True}, "without scaled pixels"),
@@ -228,6 +229,24 @@ def test_batches_go_round(name, own_process):
     kind.prepare(steps - 7)
     told.append(list(kind.run(steps - 7)))
     assert measure.largest_difference(told, [7, steps - 7], measure.oracle_losses(TINY, steps)) < 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in SUITES["many"].jobs[0][1] if HAS_TORCH or "torch" not in name])
+def test_many_networks_have_the_oracles_losses(name, own_process):
+    """In whole epochs and otherwise, one call after another."""
+    adam = Rule("adam", learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8)
+    work = replace(TINY, job="many", networks=3, rule=adam)
+    try:
+        many = contender(name)(work, contender(name).settings_for(work, 2)[0])
+    except Missing as reason:
+        pytest.skip(str(reason))
+    chunks, told = [work.batches, 7, 2 * work.batches], []
+    for steps in chunks:
+        many.prepare(steps)
+        told.append(many.told(many.run(steps)))
+    expected = measure.oracle_losses(work, sum(chunks))
+    assert measure.largest_difference(told, chunks, expected) < 1e-5
+    assert expected[0] != measure.oracle_losses(replace(work, networks=1), 1)[0]
 
 
 @needs_torch
