@@ -207,7 +207,8 @@ def side_by_side(runs: Sequence[Run], go_on: Callable[[Run, Lock], bool], thread
     from fastmlp.kernels.cpu import team
 
     kernels.warmup(tuple({run.mlp.network.dtype for run in runs}))  # here: a thread that compiles can't be stopped
-    members, lock = team.at_hand(min(threads or team.most_threads(), len(runs))), Lock()
+    most = 1 if team.is_member() else threads or team.most_threads()  # a callback of other networks has called
+    members, lock = team.at_hand(min(most, len(runs))), Lock()
     queue = Queue(runs, members)
     stopped: list[bool] = []
 

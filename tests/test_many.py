@@ -1,12 +1,16 @@
 """Many networks at once: each becomes what it would alone, whatever happens to the others."""
 
+import runpy
 import tracemalloc
 import warnings
+from contextlib import suppress
+from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from problems import run_python
-from test_interrupts import everything, needs_signals
+from test_interrupts import everything, interrupted_at, needs_signals, tried_steps
 
 from fastmlp import Adam, Callback, Mlp, Sgd, kernels
 from fastmlp.many import Ensemble, bag, cross_validate, fit_many, search
@@ -150,6 +154,20 @@ def test_callbacks_end_their_own_network_and_are_called_one_at_a_time(data):
     fit_many(networks, *data, epochs=2, callbacks=lambda mlp, history: told.append((mlp, len(history))))
     assert sorted(epoch for _, epoch in told) == [1] * 5 + [2] * 5
     assert {mlp for mlp, _ in told} == set(networks)
+
+
+def test_a_callback_may_train_other_networks(data):
+    others = [network(seed) for seed in range(10, 13)]
+    alone = [network(seed, threads=1) for seed in range(10, 13)]
+
+    def train_others(mlp, history):
+        fit_many(others, *data, epochs=2)
+
+    fit_many([network(seed) for seed in range(3)], *data, epochs=3, callbacks=[train_others, None, None], threads=2)
+    for mlp, other in zip(alone, others, strict=True):
+        for _ in range(3):
+            mlp.fit(*data, epochs=2)
+        assert everything(mlp) == everything(other)
 
 
 def test_an_error_in_a_callback_ends_all_and_keeps_their_epochs(data):
@@ -308,6 +326,31 @@ for sizes, n, epochs in (([4, 8, 2], 50, 10**7), ([200, 900, 900, 2], 20_000, 50
                 assert (twin.parameters == one.parameters).all()
     print(max(counts) > 0 or n > 50)
 """
+
+
+def test_ctrl_c_at_any_step_leaves_each_as_after_some_epoch(data):
+    """Weights, optimizer, generator and history of each network belong together, wherever the calling thread is."""
+
+    def some() -> list[Mlp]:
+        return [network(seed) for seed in range(3)]
+
+    def fit(networks: list[Mlp]) -> None:
+        fit_many(networks, *data, epochs=2, optimizer=Adam(0.01), validation=data, progress=False, threads=2)
+
+    states: list[list[tuple]] = [[everything(mlp)] for mlp in some()]
+    for mlp, known in zip(some(), states, strict=True):
+        mlp.threads = 1
+        mlp.fit(
+            *data, epochs=2, optimizer=Adam(0.01), validation=data, progress=False,
+            callbacks=lambda mlp, history, known=known: known.append(everything(mlp)),
+        )  # fmt: skip
+    fit(some())
+    for step, again in zip(tried_steps(lambda: fit(some())), cycle([None, 0, 2]), strict=False):
+        networks = some()
+        with suppress(KeyboardInterrupt):
+            interrupted_at(step, lambda networks=networks: fit(networks), again)
+        for mlp, known in zip(networks, states, strict=True):
+            assert everything(mlp) in known, f"step {step}"
 
 
 @NO_COMPILER
@@ -473,3 +516,9 @@ def test_bad_input_of_these(data):
             warnings.simplefilter("ignore", UserWarning)  # scikit-learn's, of small classes
             with pytest.raises(error, match=words):
                 call()
+
+
+@pytest.mark.parametrize("name", ["cross_validation", "bag", "search"])
+def test_the_examples_run(name, capsys):
+    runpy.run_path(str(Path(__file__).parent.parent / "examples" / f"{name}.py"), run_name="__main__")
+    assert "accuracy" in capsys.readouterr().out
