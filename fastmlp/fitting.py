@@ -72,9 +72,11 @@ class TrainingData(NamedTuple):
 
     def batch_weights(self, orders: np.ndarray, batch_size: int) -> np.ndarray:
         """What batches weigh in epochs of these orders [epochs, k]: [epochs, steps]; without weights, sizes [steps]."""
-        starts = np.arange(0, self.n, batch_size)
         if self.weights is None:
-            return np.diff(starts, append=self.n)
+            sizes = np.full(-(-self.n // batch_size), batch_size)
+            sizes[-1] = self.n - batch_size * (len(sizes) - 1)
+            return sizes
+        starts = np.arange(0, self.n, batch_size)
         own = self.weights if self.samples is None else self.weights[self.samples]
         return np.add.reduceat(own[orders], starts, axis=1)
 

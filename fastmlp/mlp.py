@@ -1075,7 +1075,8 @@ class Mlp:
             one[:] = self._rng.permutation(n) if shuffle else np.arange(n)
         losses = self._steps(rule, state, data, order.reshape(-1), batch_size, epochs=count).reshape(count, -1)
         seconds = (time.perf_counter() - start) / count
-        means = np.average(losses, axis=1, weights=data.batch_weights(order, batch_size)).tolist()
+        weights = data.batch_weights(order, batch_size)
+        means = ((losses * weights).sum(1) / weights.sum(-1)).tolist()  # `numpy.average` takes 20 µs more
         figures = [{"loss": mean, "seconds": seconds, "samples_per_second": n / max(seconds, 1e-9)} for mean in means]
         if held_out is not None:
             figures[-1]["val_loss"], figures[-1]["val_accuracy"] = self._evaluate(*held_out)
