@@ -69,9 +69,10 @@ def fit_many(
         At most; by default as many as there are cores, and one in each job of ``n_jobs``.
     n_jobs : int, optional
         Share the networks out to so many jobs of joblib, -1 for as many as it has workers; each trains its part in this
-        way. By default everything happens in this process. Within ``joblib.parallel_config(backend="dask")`` or
-        ``"ray"`` the workers are those of a cluster (``pip install 'fastmlp[dask]'``). Callbacks get copies of the
-        networks then, in the workers; Ctrl-C raises KeyboardInterrupt and leaves all networks as they were.
+        way. By default everything happens in this process. Within ``joblib.parallel_config(backend="dask")`` the
+        workers are those of a Dask cluster (``pip install 'fastmlp[dask]'``), with "ray" those of Ray. Callbacks get
+        copies of the networks then, in the workers; Ctrl-C raises KeyboardInterrupt and leaves all networks as they
+        were.
 
     Returns
     -------
@@ -326,7 +327,9 @@ def bag(
     rng = np.random.default_rng(checks.seed(seed))
     X = checks.numeric("X", X)
     n = len(X) if X.ndim else 0
-    samples = [rng.choice(n, max(round(share * n), 1), replace) for _ in range(size)] if n else None
+    drawn = max(round(share * n), 1)
+    small = np.min_scalar_type(n)  # they wait for their networks' turns
+    samples = [rng.choice(n, drawn, replace).astype(small) for _ in range(size)] if n else None
     networks = made(make, size)
     return Ensemble(networks, fit_many(networks, X, y, samples=samples, **options))
 
@@ -341,8 +344,8 @@ class Search(NamedTuple):
     network : Mlp
         Trained with it.
     trials : list of dict
-        All settings, the best first: "parameters", "epochs" (how many it got), "loss" and "accuracy" on the samples
-        held out, "history".
+        All settings, from the best of the last round to the worst of the first: "parameters", "epochs" (how many it
+        got), "loss" and "accuracy" on the samples held out, "history".
     """
 
     parameters: dict[str, Any]
@@ -408,7 +411,7 @@ def search(
     train, test = split("folds", networks[0], X, y, checks.whole("folds", folds, 2), seed)[0]
     held_out, trained = (X[test], y[test]), 0
     trials: list[dict[str, Any]] = [{"parameters": setting} for setting in settings]
-    left = list(zip(trials, networks, strict=True))
+    left, gone = list(zip(trials, networks, strict=True)), []
     for level in reversed(range(1 + int(math.log(len(settings) + 0.5, factor)))):
         goal = max(epochs // factor**level, 1)
         if goal > trained:
@@ -423,10 +426,10 @@ def search(
             left.sort(key=lambda one: (math.isnan(one[0]["loss"]), one[0]["loss"]))
             if any(history.interrupted for history in histories):
                 break
-        left = left[: max(len(left) // factor, 1)] if level else left
+        kept = max(len(left) // factor, 1) if level else len(left)
+        left, gone = left[:kept], left[kept:] + gone
     best, network = left[0]
-    trials.sort(key=lambda trial: (-trial["epochs"], math.isnan(trial["loss"]), trial["loss"]))
-    return Search(best["parameters"], network, trials)
+    return Search(best["parameters"], network, [trial for trial, _ in left + gone])
 
 
 # ------------------------------------------------------------------------------------------------------------- checks
