@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: Modules that are imported at their first use as attributes: importing fastmlp stays quick.
-LAZY = ("data", "lab", "many", "plots")
+LAZY = ("data", "estimators", "lab", "many", "plots")
 
 
 def __getattr__(name: str) -> ModuleType:
