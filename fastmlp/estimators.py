@@ -409,11 +409,10 @@ class Perceptron(BaseEstimator):
             mlp._optimizer = None  # the state that the last fit left
         n = len(X) if training is None else len(training)
         used = weights if weights is None or training is None else weights[training]
-        mean_weight = 1.0 if used is None else float(used.mean())
+        mean_weight = 1.0 if used is None else float(used[used > 0].mean())
         batch_size = self._batch_size(n)
-        if training is not None:
-            X, targets = X[training], targets[training]  # TEMPORARY
         X, targets = mlp._data(X, targets)
+        samples, weights = mlp._chosen(training, weights, len(X))
         run = Fit(
             mlp,
             (X, targets, None),
@@ -422,6 +421,8 @@ class Perceptron(BaseEstimator):
             epochs=1 if incremental else self.max_iter,
             batch_size=batch_size,
             shuffle=bool(self.shuffle),
+            samples=samples,
+            weights=weights,
         )
         self._run(run, Course(self, run, mean_weight, held_out), incremental)
         if self.early_stopping:

@@ -472,6 +472,7 @@ def test_meta_estimators(iris):
 def busy_threads(repeats: int = 3) -> tuple[int, int]:
     """This process, and how many of its threads compute while networks are fitted that are worth several."""
     X, y = datasets.make_classification(4000, 200, random_state=0)
+    MLPClassifier((2,), max_iter=1).fit(X, y)  # compiled code is loaded
     before = cpu_times()
     for _ in range(repeats):
         MLPClassifier((400, 400), max_iter=2, batch_size=1000, random_state=0).fit(X, y).predict(X)
