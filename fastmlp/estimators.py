@@ -59,6 +59,10 @@ LEAST_RATE, MOST_GROWTH = 1e-30, 1e6
 #: so many more are counted for each sample, and for each step.
 LONGEST_WORK, SAMPLE_WORK, STEP_WORK = 200_000_000, 500, 5000
 
+#: Samples times multiply-adds of a forward pass up to which `fit` computes in float64 whatever the dtype: a step then
+#: takes some 0.1 ms in either. Equal models come of samples that are weighted, repeated, or in another order.
+TINY_WORK = 120_000
+
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
 )
@@ -161,7 +165,7 @@ class Course:
         if score > one.best_validation_score_:
             one.best_validation_score_ = score
             if one.early_stopping:
-                one._best_parameters = self.run.mlp.parameters.copy()
+                one._best_weights = [view.copy() for view in self.run.mlp.weights]
 
     def _count(self) -> None:
         """Count the epochs without improvement: of the validation score, or else of the loss."""
@@ -304,7 +308,7 @@ class Perceptron(BaseEstimator):
         self.validation_scores_: list[float] | None = [] if is_validated else None
         self.best_validation_score_ = -np.inf if is_validated else None
         self.best_loss_ = None if self.early_stopping else np.inf
-        self._best_parameters = self.mlp_.parameters.copy() if self.early_stopping else None
+        self._best_weights = [view.copy() for view in self.mlp_.weights] if self.early_stopping else None
 
     def _go_on(self, network: Network) -> None:
         """Go on with the network there is, with the parameters as they are now."""
@@ -411,22 +415,28 @@ class Perceptron(BaseEstimator):
         used = weights if weights is None or training is None else weights[training]
         mean_weight = 1.0 if used is None else float(used[used > 0].mean())
         batch_size = self._batch_size(n)
-        X, targets = mlp._data(X, targets)
-        samples, weights = mlp._chosen(training, weights, len(X))
+        is_tiny = not incremental and n * mlp.network.multiply_adds <= TINY_WORK
+        working = self._in_double() if is_tiny else mlp
+        X, targets = working._data(X, targets)
+        samples, weights = working._chosen(training, weights, len(X))
         run = Fit(
-            mlp,
+            working,
             (X, targets, None),
             checks.rule(self._optimizer, mlp.network.dtype),
             CallbackList([]),
             epochs=1 if incremental else self.max_iter,
             batch_size=batch_size,
-            shuffle=bool(self.shuffle),
+            shuffle=bool(self.shuffle) and batch_size < n,
             samples=samples,
             weights=weights,
         )
-        self._run(run, Course(self, run, mean_weight, held_out), incremental)
-        if self.early_stopping:
-            mlp.parameters[:] = self._best_parameters
+        try:
+            self._run(run, Course(self, run, mean_weight, held_out), incremental)
+        finally:
+            if self.early_stopping:
+                working.weights = self._best_weights
+            if working is not mlp:
+                take_over(mlp, working)
 
     def _run(self, run: Fit, course: Course, incremental: bool) -> None:
         """Train until there is a reason to end, and tell it."""
@@ -565,8 +575,8 @@ class Perceptron(BaseEstimator):
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=5)
         working.parameters[:] = reached
-        for view, values in zip(mlp.weights, working.weights, strict=True):
-            view[...] = finite(values, view.dtype)
+        if working is not mlp:
+            take_over(mlp, working)
 
     def _in_double(self) -> Mlp:
         """The network in float64; itself if that is what it is."""
@@ -584,6 +594,7 @@ class Perceptron(BaseEstimator):
             threads=self.mlp_.threads,
         )
         double.weights = self.mlp_.weights
+        double._rng, double.history = self.mlp_._rng, self.mlp_.history
         return double
 
     # ---- predicting ----
@@ -615,6 +626,23 @@ class Perceptron(BaseEstimator):
                 f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
             )
         return True
+
+
+def take_over(mlp: Mlp, other: Mlp) -> None:
+    """What another network of another dtype has learned, and the state of its optimizer."""
+    mlp.weights = [finite(view, np.dtype(mlp.network.dtype)) for view in other.weights]
+    mlp.history = other.history
+    if other._optimizer is not None:
+        kind, state = other._optimizer
+        theirs = other._numbers.host_state(state)
+        slots = theirs.slots.reshape(-1, other.network.size)
+        ours = mlp.network.state(Rule(kind))
+        for flat, slot in zip(ours.slots.reshape(-1, mlp.network.size), slots, strict=True):
+            for view, values in zip(mlp.network.rows(flat), other.network.rows(slot), strict=True):
+                with np.errstate(over="ignore"):  # of a training that has diverged
+                    view[...] = values
+        ours.step[:] = theirs.step
+        mlp._optimizer = kind, mlp._numbers.taken_state(ours)
 
 
 def squared_weights(mlp: Mlp) -> float:
@@ -707,7 +735,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         At most so many threads. None is one for each core; in joblib's processes their share of the cores, and in
         its threads one each.
     dtype : {"float32", "float64"}, default "float32"
-        Of weights, arithmetic and probabilities, whatever that of X is.
+        Of weights, arithmetic and probabilities, whatever that of X is. `fit` computes in float64 for "lbfgs", and
+        where the samples are so few that it takes no longer.
     backend : {"auto", "cpu", "cuda", "numpy"}, default "auto"
         Who computes, as for `fastmlp.Mlp`.
 

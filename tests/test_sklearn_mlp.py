@@ -15,6 +15,7 @@ OURS = "from fastmlp.estimators import MLPClassifier, MLPRegressor"
 LEFT_OUT = {
     "test_fit": "sets coefs_ and private attributes of an estimator that has never been fitted",
     "test_gradient": "calls the private method _loss_grad_lbfgs",
+    "test_mlp_vs_poisson_glm_equivalent": "loss='poisson' is refused: fastmlp's kernels have no such loss",
     "test_mlp_param_dtypes": "expects float64 for float64 data by default; here dtype says it (see test_estimators.py)",
 }
 
@@ -38,5 +39,6 @@ def source() -> tuple[str, Path]:
 _text, _path = source()
 exec(compile(_text, _path, "exec"))
 
-for _name, _reason in LEFT_OUT.items():
-    globals()[_name] = pytest.mark.skip(reason=_reason)(globals()[_name])
+for _name, _reason in LEFT_OUT.items():  # an older scikit-learn has fewer
+    if _name in globals():
+        globals()[_name] = pytest.mark.skip(reason=_reason)(globals()[_name])
