@@ -237,6 +237,10 @@ def nothing(value: Any) -> bool:
     return False
 
 
+def array_perhaps(value: Any) -> bool | None:
+    return None if hasattr(value, "__len__") or hasattr(value, "__array__") else False
+
+
 def sizes_allowed(value: Any) -> bool | None:
     if isinstance(value, list | tuple) and len(value) > 1:
         return all(whole(1)(size) for size in value)
@@ -286,6 +290,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[Any], bool | None]]] = {
         "shuffle": flag,
         "callbacks": lambda value: None if isinstance(value, np.generic) or hasattr(value, "__iter__") else False,
         "progress": or_none(lambda value: isinstance(value, bool | Callback)),
+        "sample_weight": or_none(array_perhaps),
+        "samples": or_none(array_perhaps),
     },
     "train": {"iterations": whole(0), "errors": or_none(lambda value: isinstance(value, list))},
     "load": {

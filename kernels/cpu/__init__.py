@@ -1,6 +1,7 @@
 """The contract on CPU cores: `fastmlp.kernels.cpu.drivers`, from Python."""
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -277,7 +278,7 @@ def train_epoch(
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """One step for each batch of ``order``, in place; the mean loss of each, float64."""
-    options = {"threads": threads, "errors": errors, "samples": samples, "weights": weights}
+    options: dict[str, Any] = {"threads": threads, "errors": errors, "samples": samples, "weights": weights}
     return train_epochs(network, rule, parameters, state, X, Y, order, batch_size, 1, **options)
 
 
