@@ -6,7 +6,7 @@ of every network. A contender tells the mean of the networks' losses.
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -113,11 +113,15 @@ class Loop:
         X, Y = (torch.from_numpy(array) for array in work.load(shuffled=True))
         self.batches = list(zip(X.split(work.batch_size), Y.long().split(work.batch_size), strict=True))
         self.models = [torch_model(torch, work, number) for number in numbers]
-        self.optimizers = [torch_optimizer(torch, work, model.parameters(), True) for model in self.models]
         self.criterion = torch_loss(torch, work)
+        self.make_optimizers(work)
+
+    def make_optimizers(self, work: Work) -> None:
+        """What is left to be set up."""
+        self.optimizers = [torch_optimizer(self.torch, work, model.parameters(), True) for model in self.models]
 
     def run(self, numbers: list[int]) -> list[float]:
-        """Each network's losses over these batches, summed over the networks."""
+        """The losses over these batches, summed over the networks."""
         total = self.torch.zeros(len(numbers))
         for model, optimizer in zip(self.models, self.optimizers, strict=True):
             for i, number in enumerate(numbers):
@@ -130,12 +134,52 @@ class Loop:
         return total.tolist()
 
 
-def serve(pipe: Any, work: dict[str, Any], numbers: range) -> None:
-    """Have a `Loop` in this process, and answer until the pipe is closed."""
-    loop = Loop(Work.from_dict(work), numbers)
+class Vmapped(Loop):
+    """The networks as one function of stacked weights, by `torch.vmap`."""
+
+    def make_optimizers(self, work: Work) -> None:
+        """What is left to be set up."""
+        torch = self.torch
+        stacked, _ = torch.func.stack_module_state(self.models)
+        names, model = list(stacked), self.models[0]
+
+        def loss(values, x, y):
+            named = dict(zip(names, values, strict=True))
+            return self.criterion(torch.func.functional_call(model, named, (x,)), y)
+
+        self.values = list(stacked.values())
+        together = torch.vmap(loss, in_dims=(0, None, None))
+        self.losses = lambda x, y, *values: together(values, x, y)
+        self.optimizer = torch_optimizer(torch, work, self.values, True)
+
+    def run(self, numbers: list[int]) -> list[float]:
+        """The usual loop, over all networks at once."""
+        told = []
+        for number in numbers:
+            self.optimizer.zero_grad()
+            losses = self.losses(*self.batches[number], *self.values)
+            losses.sum().backward()
+            self.optimizer.step()
+            told.append(losses.detach().sum())
+        return self.torch.stack(told).tolist()
+
+
+class VmappedCompiled(Vmapped):
+    """The same, forward and backward through torch.compile."""
+
+    def make_optimizers(self, work: Work) -> None:
+        """What is left to be set up."""
+        super().make_optimizers(work)
+        first = *self.batches[0], *self.values
+        self.losses = compiled(self.torch, self.losses, lambda losses: losses(*first).sum().backward())
+
+
+def serve(pipe: Any, kind: type[Loop], work: dict[str, Any], numbers: range) -> None:
+    """Have some of the networks in this process, and answer until the pipe is closed."""
+    part = kind(Work.from_dict(work), numbers)
     try:
         while True:
-            pipe.send(loop.run(pipe.recv()))
+            pipe.send(part.run(pipe.recv()))
     except EOFError:
         return
 
@@ -143,22 +187,24 @@ def serve(pipe: Any, work: dict[str, Any], numbers: range) -> None:
 class TorchLoop(Contender):
     """PyTorch as people write it, the networks shared out to as many processes as there are cores, a thread each."""
 
-    label = "PyTorch, a loop in each of two processes"
+    label = "PyTorch, a loop in each process"
     family = "PyTorch"
     package = "torch"
     most_steps = FEW_STEPS
+    part: ClassVar[type[Loop]] = Loop
 
     def __init__(self, work: Work, settings: Settings) -> None:
         super().__init__(work, settings)
         expect_many(work)
         count = settings["threads"]
-        parts = [range(first, work.networks, count) for first in range(min(count, work.networks))]
+        own, *others = [range(first, work.networks, count) for first in range(min(count, work.networks))]
         import_torch(1)
-        self.own, context = Loop(work, parts[0]), multiprocessing.get_context("spawn")
+        self.own, context = self.part(work, own), multiprocessing.get_context("spawn")
         self.pipes = []
-        for part in parts[1:]:
+        for numbers in others:
             here, there = context.Pipe()
-            context.Process(target=serve, args=(there, work.to_dict(), part), daemon=True).start()
+            arguments = there, self.part, work.to_dict(), numbers
+            context.Process(target=serve, args=arguments, daemon=True).start()
             there.close()
             self.pipes.append(here)
 
@@ -179,67 +225,18 @@ class TorchLoop(Contender):
         return np.sum(told, 0) / self.work.networks
 
 
-class TorchVmap(Contender):
-    """All networks as one function of stacked weights, by `torch.func.vmap`; with the fused optimiser."""
+class TorchVmap(TorchLoop):
+    """The same with the networks of a process at once, by `torch.vmap`."""
 
-    label = "PyTorch, vmap"
-    family = "PyTorch"
-    package = "torch"
-    most_steps = FEW_STEPS
-
-    def __init__(self, work: Work, settings: Settings) -> None:
-        super().__init__(work, settings)
-        expect_many(work)
-        self.torch = torch = import_torch(settings["threads"])
-        X, Y = (torch.from_numpy(array) for array in work.load(shuffled=True))
-        self.batches = list(zip(X.split(work.batch_size), Y.long().split(work.batch_size), strict=True))
-        models = [torch_model(torch, work, number) for number in range(work.networks)]
-        self.parameters, _ = torch.func.stack_module_state(models)
-        model, criterion = models[0], torch_loss(torch, work)
-
-        def loss(parameters, x, y):
-            return criterion(torch.func.functional_call(model, parameters, (x,)), y)
-
-        self.losses = torch.vmap(loss, in_dims=(0, None, None))
-        self.optimizer = torch_optimizer(torch, work, list(self.parameters.values()), True)
-
-    @classmethod
-    def settings_for(cls, work: Work, cores: int) -> list[Settings]:
-        """All cores."""
-        return [{"threads": cores}]
-
-    def prepare(self, steps: int) -> None:
-        """Choose the batches."""
-        self.chosen = [self.batches[number] for number in self.next_batches(steps)]
-
-    def run(self, steps: int) -> list:
-        """The usual loop, over all networks at once."""
-        told = []
-        for x, y in self.chosen:
-            self.optimizer.zero_grad()
-            losses = self.losses(self.parameters, x, y)
-            losses.sum().backward()
-            self.optimizer.step()
-            told.append(losses.detach().mean())
-        return told
+    label = "PyTorch, vmap in each process"
+    part = Vmapped
 
 
-class TorchVmapCompiled(TorchVmap):
-    """The same, forward and backward through torch.compile."""
+class TorchVmapCompiled(TorchLoop):
+    """That through torch.compile."""
 
-    label = "PyTorch, vmap, compiled"
-
-    def __init__(self, work: Work, settings: Settings) -> None:
-        super().__init__(work, settings)
-        names, plain = list(self.parameters), self.losses
-
-        def losses(x, y, *values):  # its compiler wants to see the weights as arguments
-            return plain(dict(zip(names, values, strict=True)), x, y)
-
-        values = list(self.parameters.values())
-        together = compiled(self.torch, losses, lambda function: function(*self.batches[0], *values).sum().backward())
-        self.losses = lambda parameters, x, y: together(x, y, *parameters.values())
-        self.optimizer.zero_grad()
+    label = "PyTorch, vmap compiled in each process"
+    part = VmappedCompiled
 
 
 # ----------------------------------------------------------------------------------------------------------------- JAX

@@ -364,7 +364,8 @@ def is_compiled(dtype: str) -> bool:
 
 def prepare(network: Network, rule: Rule) -> None:
     """Compile or load what training this network needs; all networks and rules of a dtype share it."""
-    warmup((network.dtype,))
+    if network.dtype not in _compiled:
+        warmup((network.dtype,))
 
 
 def describe() -> dict[str, str]:
