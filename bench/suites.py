@@ -226,7 +226,7 @@ SUITES = {
     "many": Suite(
         "many networks at once, 50 epochs of Adam each: fit_many, threads over fit, PyTorch and JAX",
         tuple(_many(*one) for one in MANY_NETWORKS),
-        rounds=5,
+        rounds=3,
         steps=lambda work: MANY_EPOCHS * work.batches,
         ceiling=False,
     ),
