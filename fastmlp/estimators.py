@@ -83,7 +83,7 @@ class Course:
 
     Parameters
     ----------
-    estimator : Perceptron
+    estimator : MultilayerPerceptron
     run : Fit
     mean_weight : float
         Mean of the samples' weights.
@@ -92,7 +92,8 @@ class Course:
     """
 
     def __init__(self, estimator: Any, run: Fit, mean_weight: float, held_out: tuple | None) -> None:
-        self.estimator, self.run, self.held_out = estimator, run, held_out
+        self.estimator, self.run = estimator, run
+        self.held_out: Any = held_out
         self.is_over = False
         self.steps = -(-run.n // run.batch_size)
         # A batch's penalty is alpha / (2 Σ weights) Σ w²: this is the factor of Σ w² in its mean over an epoch.
@@ -196,7 +197,7 @@ class Course:
             print(told)
 
 
-class Perceptron(BaseEstimator):
+class MultilayerPerceptron(BaseEstimator):
     """What `MLPClassifier` and `MLPRegressor` share."""
 
     _parameter_constraints: ClassVar[dict] = {
@@ -267,7 +268,7 @@ class Perceptron(BaseEstimator):
     def _hidden(self) -> list[int]:
         sizes = self.hidden_layer_sizes
         sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return sizes
 
@@ -275,7 +276,7 @@ class Perceptron(BaseEstimator):
         """What the parameters and the data describe."""
         output, loss = self._output_and_loss()
         sizes = [n_in, *self._hidden(), n_out]
-        activation = NAMES.get(self.activation, self.activation)
+        activation = NAMES.get(str(self.activation), str(self.activation))
         return Network.build(sizes, activation, output, loss, dtype=np.dtype(self.dtype).name, l2=float(self.alpha))
 
     def _begin(self, network: Network, random: np.random.RandomState) -> None:
@@ -305,10 +306,10 @@ class Perceptron(BaseEstimator):
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
         is_validated = self.early_stopping or self.validation_data is not None
-        self.validation_scores_: list[float] | None = [] if is_validated else None
+        self.validation_scores_: Any = [] if is_validated else None
         self.best_validation_score_ = -np.inf if is_validated else None
         self.best_loss_ = None if self.early_stopping else np.inf
-        self._best_weights = [view.copy() for view in self.mlp_.weights] if self.early_stopping else None
+        self._best_weights: Any = [view.copy() for view in self.mlp_.weights] if self.early_stopping else None
 
     def _go_on(self, network: Network) -> None:
         """Go on with the network there is, with the parameters as they are now."""
@@ -340,7 +341,7 @@ class Perceptron(BaseEstimator):
 
     # ---- training ----
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> "Perceptron":
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> "MultilayerPerceptron":
         self._hidden()
         self._check_combinations(incremental)
         first = not hasattr(self, "mlp_") or not (self.warm_start or incremental)
@@ -349,6 +350,8 @@ class Perceptron(BaseEstimator):
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         weights = self._class_weighted(weights, y)
+        if weights is not None and not weights.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         targets = self._targets(y)
         X = self._taken_in(X)
         self.n_outputs_ = self._count_outputs(targets)
@@ -412,13 +415,12 @@ class Perceptron(BaseEstimator):
             self._optimizer = self._rule()
             mlp._optimizer = None  # the state that the last fit left
         n = len(X) if training is None else len(training)
-        used = weights if weights is None or training is None else weights[training]
-        mean_weight = 1.0 if used is None else float(used[used > 0].mean())
         batch_size = self._batch_size(n)
         is_tiny = not incremental and n * mlp.network.multiply_adds <= TINY_WORK
         working = self._in_double() if is_tiny else mlp
         X, targets = working._data(X, targets)
         samples, weights = working._chosen(training, weights, len(X))
+        mean_weight = 1.0 if weights is None else float(weights[slice(None) if samples is None else samples].mean())
         run = Fit(
             working,
             (X, targets, None),
@@ -671,7 +673,7 @@ def finite(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return converted
 
 
-class MLPClassifier(ClassifierMixin, Perceptron):
+class MLPClassifier(ClassifierMixin, MultilayerPerceptron):
     """scikit-learn's multi-layer perceptron classifier, trained by compiled kernels.
 
     It minimises the cross-entropy of softmax outputs; with two classes, and where a sample may have several labels,
@@ -780,7 +782,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **Perceptron._parameter_constraints,
+        **MultilayerPerceptron._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
     _loss_divisor = 1
@@ -929,9 +931,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         self.classes_ = self._label_binarizer.classes_
 
     def _checked_data(self, X: Any, y: Any, first: bool, incremental: bool) -> tuple[Any, np.ndarray]:
-        X, y = validate_data(
-            self, X, y, accept_sparse=("csr", "csc"), multi_output=True, dtype=FLOATS, order="C", reset=first
-        )
+        X, y = validate_data(self, X, y, accept_sparse=("csr", "csc"), multi_output=True, dtype=FLOATS, reset=first)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if not hasattr(self, "classes_") or (first and not incremental):
@@ -985,7 +985,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return tags
 
 
-class MLPRegressor(RegressorMixin, Perceptron):
+class MLPRegressor(RegressorMixin, MultilayerPerceptron):
     """scikit-learn's multi-layer perceptron regressor, trained by compiled kernels.
 
     It minimises half the squared error of linear outputs.
@@ -1014,7 +1014,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **Perceptron._parameter_constraints,
+        **MultilayerPerceptron._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson"})],
     }
 
@@ -1139,7 +1139,6 @@ class MLPRegressor(RegressorMixin, Perceptron):
             multi_output=True,
             y_numeric=True,
             dtype=FLOATS,
-            order="C",
             reset=first,
         )
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
