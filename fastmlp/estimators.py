@@ -31,8 +31,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fastmlp import checks
 from fastmlp.callbacks import CallbackList
-from fastmlp.fitting import LONGEST_ORDERS, Fit
-from fastmlp.kernels import Network, Rule
+from fastmlp.fitting import LONGEST_ORDERS, Diverged, Fit, TrainingData
+from fastmlp.kernels import Network, Rule, State
 from fastmlp.kernels.activations import ACTIVATIONS
 from fastmlp.mlp import Mlp
 
@@ -76,6 +76,50 @@ class Views(list):
 
     def __reduce__(self) -> tuple:
         return list, ([view.copy() for view in self],)  # a copy belongs to no network
+
+
+class PoissonMlp(Mlp):
+    """A network whose outputs are logarithms of expected counts, trained on half the Poisson deviance.
+
+    For outputs z and targets t, the kernels' squared error has the gradient z - t. With t = z - e^z + y it is the
+    deviance's own, e^z - y: a step is a prediction, and then the kernels' step with such targets.
+    """
+
+    def _placed(self, X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return X, Y  # batches are gathered on the host
+
+    def _steps(
+        self,
+        rule: Rule,
+        state: State,
+        data: TrainingData,
+        order: np.ndarray,
+        batch_size: int,
+        errors: np.ndarray | None = None,
+        epochs: int = 1,
+    ) -> np.ndarray:
+        losses = []
+        for one in order.reshape(epochs, -1):
+            for start in range(0, len(one), batch_size):
+                batch = one[start : start + batch_size]
+                batch = batch if data.samples is None else data.samples[batch]
+                X, weights = data.X[batch], None if data.weights is None else data.weights[batch]
+                targets, loss = self.matched(X, data.Y[batch], weights)
+                if not np.isfinite(loss):
+                    raise Diverged(f"the loss became {loss}")
+                losses.append(loss)
+                super()._steps(rule, state, TrainingData(X, targets, None, weights), np.arange(len(X)), len(X))
+        return np.array(losses)
+
+    def matched(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, float]:
+        """Targets whose squared error has the gradient of the deviance, and the mean deviance, halved."""
+        from scipy.special import xlogy
+
+        z = self._predict(X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            counts = np.exp(z)
+            loss = np.average((xlogy(y, y) - y * z - y + counts).sum(1, dtype=np.float64), weights=weights)
+            return z - counts + y, float(loss)
 
 
 class Course:
@@ -279,9 +323,12 @@ class MultilayerPerceptron(BaseEstimator):
         activation = NAMES.get(str(self.activation), str(self.activation))
         return Network.build(sizes, activation, output, loss, dtype=np.dtype(self.dtype).name, l2=float(self.alpha))
 
+    def _mlp_class(self) -> type[Mlp]:
+        return Mlp
+
     def _begin(self, network: Network, random: np.random.RandomState) -> None:
         """A new network, its weights drawn, and nothing learned."""
-        mlp = Mlp(
+        mlp = self._mlp_class()(
             network.sizes,
             activation=network.activations[:-1],
             output=network.activations[-1],
@@ -302,6 +349,10 @@ class MultilayerPerceptron(BaseEstimator):
         if self.solver != "lbfgs":
             self._begin_curves()
 
+    def _out_activation(self, network: Network) -> str:
+        """scikit-learn's name of the output's activation."""
+        return {"sigmoid": "logistic"}.get(network.activations[-1], network.activations[-1])
+
     def _begin_curves(self) -> None:
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
@@ -314,6 +365,8 @@ class MultilayerPerceptron(BaseEstimator):
     def _go_on(self, network: Network) -> None:
         """Go on with the network there is, with the parameters as they are now."""
         before = self.mlp_.network
+        if type(self.mlp_) is not self._mlp_class():
+            raise ValueError(f"warm_start and partial_fit go on with the loss there was; got loss={self.loss!r}")
         if (network.sizes, network.dtype) != (before.sizes, before.dtype):
             raise ValueError(
                 f"warm_start and partial_fit go on with the layers {list(before.sizes)} of {before.dtype}; the "
@@ -361,7 +414,7 @@ class MultilayerPerceptron(BaseEstimator):
             self._begin(network, random)
         else:
             self._go_on(network)
-        self.out_activation_ = {"sigmoid": "logistic"}.get(network.activations[-1], network.activations[-1])
+        self.out_activation_ = self._out_activation(network)
         self.mlp_.threads = self._threads()
         if self.solver == "lbfgs":
             self._fit_lbfgs(X, targets, weights)
@@ -585,7 +638,7 @@ class MultilayerPerceptron(BaseEstimator):
         network = self.mlp_.network
         if network.dtype == "float64":
             return self.mlp_
-        double = Mlp(
+        double = type(self.mlp_)(
             network.sizes,
             activation=network.activations[:-1],
             output=network.activations[-1],
@@ -657,11 +710,14 @@ def backpropagation(
     mlp: Mlp, X: np.ndarray, targets: np.ndarray, weights: np.ndarray | None
 ) -> tuple[np.ndarray, float]:
     """Gradients of all samples as one batch, as flat as the parameters, penalty included; and the loss without it."""
+    if isinstance(mlp, PoissonMlp):
+        targets, deviance = mlp.matched(X, targets, weights)
     options = {} if weights is None else {"weights": weights}
     with mlp._numbers.at_work(), np.errstate(over="ignore", invalid="ignore"):
-        return mlp._backend.backpropagation(
+        gradient, loss = mlp._backend.backpropagation(
             mlp.network, mlp._numbers.parameters(), X, targets, threads=mlp.threads, **options
         )
+    return gradient, deviance if isinstance(mlp, PoissonMlp) else loss
 
 
 def finite(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -988,12 +1044,13 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):
 class MLPRegressor(RegressorMixin, MultilayerPerceptron):
     """scikit-learn's multi-layer perceptron regressor, trained by compiled kernels.
 
-    It minimises half the squared error of linear outputs.
+    It minimises half the squared error of linear outputs, or half the Poisson deviance of exponentials.
 
     Parameters
     ----------
-    loss : {"squared_error"}, default "squared_error"
-        scikit-learn's "poisson" is refused.
+    loss : {"squared_error", "poisson"}, default "squared_error"
+        "poisson" takes targets of 0 or more. It is slower, a call of the kernels for each batch; and the outputs of
+        ``mlp_`` are logarithms of what `predict` gives.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, validation_data, threads, dtype, backend
@@ -1114,20 +1171,25 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):
         -------
         ndarray of shape (n,) or (n, n_outputs), of ``dtype``
         """
-        outputs = self._outputs(X)
+        outputs = self._activated(self._outputs(X))
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
+
+    def _activated(self, outputs: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return np.exp(outputs) if self.out_activation_ == "exp" else outputs
+
+    def _mlp_class(self) -> type[Mlp]:
+        return PoissonMlp if self.loss == "poisson" else Mlp
+
+    def _out_activation(self, network: Network) -> str:
+        return "exp" if self.loss == "poisson" else "identity"
 
     @property
     def _loss_divisor(self) -> int:
-        """Of the loss that is told: the kernels sum over the outputs."""
-        return self.n_outputs_
+        """Of the loss that is told: the kernels sum over the outputs, and so does scikit-learn for "poisson"."""
+        return 1 if self.loss == "poisson" else self.n_outputs_
 
     def _output_and_loss(self) -> tuple[str, str]:
-        if self.loss == "poisson":
-            raise ValueError(
-                "loss='poisson' is not among fastmlp's losses; expected 'squared_error' "
-                "(sklearn.neural_network.MLPRegressor has it)"
-            )
         return "identity", "mean_squared_error"
 
     def _checked_data(self, X: Any, y: Any, first: bool, incremental: bool) -> tuple[Any, np.ndarray]:
@@ -1145,6 +1207,8 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):
 
     def _targets(self, y: np.ndarray) -> np.ndarray:
         """Rows [n, n_outputs] in ``dtype``."""
+        if self.loss == "poisson" and y.min() < 0:
+            raise ValueError(f"Some value(s) of y are out of the valid range of loss='poisson': {y.min()} is below 0.")
         return finite(y.reshape(len(y), -1), np.dtype(self.dtype))
 
     def _count_outputs(self, targets: np.ndarray) -> int:
@@ -1154,7 +1218,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):
         """R²; nan where a prediction is not finite."""
         from sklearn.metrics import r2_score
 
-        outputs = mlp._predict(X).astype(np.float64)
+        outputs = self._activated(mlp._predict(X).astype(np.float64))
         if not np.isfinite(outputs).all():
             return float("nan")
         with np.errstate(over="ignore"):

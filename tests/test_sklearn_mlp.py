@@ -15,7 +15,6 @@ OURS = "from fastmlp.estimators import MLPClassifier, MLPRegressor"
 LEFT_OUT = {
     "test_fit": "sets coefs_ and private attributes of an estimator that has never been fitted",
     "test_gradient": "calls the private method _loss_grad_lbfgs",
-    "test_mlp_vs_poisson_glm_equivalent": "loss='poisson' is refused: fastmlp's kernels have no such loss",
     "test_mlp_param_dtypes": "expects float64 for float64 data by default; here dtype says it (see test_estimators.py)",
 }
 
