@@ -63,6 +63,20 @@ def test_each_becomes_to_the_bit_what_it_would_alone(data, threads):
             assert len(history) == len(history.seconds) == len(course)
 
 
+def test_sample_weights_are_those_of_all(data):
+    """Zero weights among them, each network with samples of its own."""
+    rng = np.random.default_rng(1)
+    weights = np.where(rng.random(90) < 0.2, 0, rng.random(90))
+    samples = [None, rng.integers(0, 90, 50), np.arange(90) % 3 == 1]
+    alone, together = [network(i, threads=1) for i in range(3)], [network(i) for i in range(3)]
+    for mlp, own in zip(alone, samples, strict=True):
+        mlp.fit(*data, samples=own, sample_weight=weights, epochs=7)
+    fit_many(together, *data, samples=samples, sample_weight=weights, epochs=7)
+    assert [everything(mlp) for mlp in alone] == [everything(mlp) for mlp in together]
+    with pytest.raises(ValueError, match="sample_weight"):
+        fit_many(together, *data, sample_weight=-weights)
+
+
 def test_epochs_are_the_same_whether_somebody_watches_or_not(data):
     """They are trained one at a time or several at once, the last batch of each smaller than the others."""
     for dtype in ("float32", "float64"):
