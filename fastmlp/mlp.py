@@ -128,7 +128,8 @@ class Mlp:
     threads : int, optional
         How many threads at most; None leaves it to the backend. May be set later, too.
     reg_lambda : float, default 0.0
-        λ of the L2 penalty λ/(2B) Σ w², biases spared, for batches of B samples (Cassani's name).
+        λ of the L2 penalty λ/(2B) Σ w², biases spared, for batches of B samples (Cassani's name), or of samples whose
+        weights sum to B.
     bias_flag : bool, optional
         Cassani's name for ``bias``; takes precedence where given.
     input_scale, input_shift : float, defaults 1.0 and 0.0
@@ -609,7 +610,7 @@ class Mlp:
             Finite, 0 or more, one at least above 0. The loss of a batch and its gradient are then the means with these
             weights, Σ wᵢ · / Σ wᵢ; the penalty's part is ``reg_lambda`` / Σ wᵢ (as in scikit-learn), and the history
             has the mean over all samples. Samples of weight 0 are left out, as by ``samples``. Weights of 1 change
-            nothing.
+            nothing. Not to be had where one of the lab's methods is overridden.
         samples : array-like of int, [k], or of bool, [n], optional
             Which samples train, by their indices in X, repeats allowed, or by a mask; all by default. The result is to
             the bit that of X[samples] and y[samples] (and sample_weight[samples]), but nothing is copied.

@@ -110,8 +110,9 @@ class Network:
     input_scale, input_shift : float, defaults 1.0 and 0.0
         A sample x enters as x * input_scale + input_shift. Pixels can so stay uint8.
     l2 : float, default 0.0
-        λ of the penalty λ/(2B) Σ w² over all weights, biases spared, for a batch of B samples (Cassani's
-        ``reg_lambda``, scikit-learn's ``alpha``). It adds λ/B w to the gradient, and nothing to the reported loss.
+        λ of the penalty λ/(2B) Σ w² over all weights, biases spared, for a batch of B samples, or of samples whose own
+        weights sum to B (Cassani's ``reg_lambda``, scikit-learn's ``alpha``). It adds λ/B w to the gradient, and
+        nothing to the reported loss.
 
     Raises
     ------

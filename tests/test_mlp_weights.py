@@ -1,6 +1,7 @@
 """`sample_weight` and `samples` of `Mlp`: what they mean, on every backend, and what is refused."""
 
 import copy
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -181,7 +182,35 @@ def test_interrupted_epochs_are_undone_with_weights(backend):
     assert (mlp.parameters != before).any()
 
 
+def test_what_trains_is_gathered_where_it_lies():
+    """Beyond the data a fit needs but a part of the memory of a copy."""
+    X = np.random.default_rng(0).integers(0, 256, (40_000, 400), np.uint8)
+    mlp = Mlp([400, 4, 3], output="softmax", seed=0, dtype="float32", backend="cpu", input_scale=1 / 255)
+    options = {"samples": np.arange(0, 40_000, 2), "sample_weight": np.linspace(1, 2, 40_000), "progress": False}
+    y = np.arange(40_000) % 3
+    mlp.fit(X, y, epochs=1, batch_size=100, **options)  # compiled now
+    tracemalloc.start()
+    mlp.fit(X, y, epochs=1, batch_size=100, **options)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < X.nbytes / 4
+
+
 # ---- refused ----
+
+
+class OnGpu:
+    """An array in a GPU's memory, as far as anybody looks who can't read it."""
+
+    __cuda_array_interface__ = None  # nobody gets as far as to what it says
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "samples"])
+def test_arrays_on_a_gpu_are_refused_where_nothing_can_read_them(name):
+    X, y = data()
+    with pytest.raises(TypeError, match=f"{name} is in a GPU's memory; expected an array in the host's"):
+        network("cpu").fit(X, y, **{name: OnGpu()})
+
 
 NAN = np.where(np.arange(60) == 7, np.nan, 1.0)
 WEIGHTS = {
