@@ -97,21 +97,24 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument or parameter is not as described.
         """
-        X, y = validate_data(self, X, y, dtype=(np.float32, np.float64))
+        samples, y = validate_data(self, X, y, dtype=(np.float32, np.float64))
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y holds one class, {self.classes_[0]!r}; expected two at least")
-        sizes, rng = [X.shape[1], *self.hidden_layer_sizes, len(self.classes_)], check_random_state(self.random_state)
-        options = {"activation": self.activation, "output": "softmax", "dtype": self.dtype}
+        sizes, rng = (
+            [samples.shape[1], *self.hidden_layer_sizes, len(self.classes_)],
+            check_random_state(self.random_state),
+        )
         first = int(rng.randint(2**31 - 1))
 
         def make(i: int) -> Mlp:
-            return Mlp(sizes, seed=(first + i) % 2**32, **options)
+            seed = (first + i) % 2**32
+            return Mlp(sizes, activation=self.activation, output="softmax", dtype=self.dtype, seed=seed)
 
         self.ensemble_ = bag(
             make,
-            X,
+            samples,
             labels,
             size=self.n_estimators,
             share=self.max_samples,

@@ -418,7 +418,8 @@ def search(
     train, test = split("folds", networks[0], X, y, checks.whole("folds", folds, 2), seed)[0]
     held_out, trained = (X[test], y[test]), 0
     trials: list[dict[str, Any]] = [{"parameters": setting} for setting in settings]
-    left, gone = list(zip(trials, networks, strict=True)), []
+    left = list(zip(trials, networks, strict=True))
+    gone: list[tuple[dict[str, Any], Mlp]] = []
     for level in reversed(range(1 + int(math.log(len(settings) + 0.5, factor)))):
         goal = max(epochs // factor**level, 1)
         if goal > trained:

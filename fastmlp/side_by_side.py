@@ -70,6 +70,7 @@ class Run:
         self.samples, self.validation = options.pop("samples"), options.pop("validation")
         self.watchers = callback_list(() if (given := options.pop("callbacks")) is None else given, False)
         self.options = checked(mlp.network, **options)
+        mlp._numbers.host()  # refuses weights that do not fit
         X, *_ = data.of(mlp, self.validation)
         chosen, _ = mlp._chosen(self.samples, data.sample_weight, len(X))
         self.n, self.epochs = len(X if chosen is None else chosen), self.options["epochs"]

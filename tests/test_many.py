@@ -270,6 +270,11 @@ def test_bad_input_names_the_argument_and_changes_nothing(data):
     with pytest.raises(ValueError, match=r"X has shape \[90, 4\]; expected \[n, 5\]") as told:
         fit_many(networks, X[:, :4], y)
     assert told.value.__notes__ == ["This is about networks[0]."]
+    odd = network(2)
+    odd.weights = odd.weights[:1]
+    with pytest.raises(ValueError, match="weights has 1 entries") as told:
+        fit_many([*networks, odd], X, y)
+    assert told.value.__notes__ == ["This is about networks[2]."]
     assert [everything(mlp) for mlp in networks] == before
 
 
