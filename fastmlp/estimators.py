@@ -11,6 +11,7 @@ and without shuffling so are, up to rounding, the weights after each step. But f
 in its paper and in PyTorch; and orders of samples are drawn from another generator.
 """
 
+import os
 import threading
 import warnings
 from dataclasses import replace
@@ -382,15 +383,20 @@ class MultilayerPerceptron(BaseEstimator):
                 self._begin_curves()
 
     def _threads(self) -> int | None:
-        """How many threads: those asked for, and otherwise one where joblib runs several tasks in one process.
+        """How many threads: those asked for; otherwise one where joblib runs several tasks in a process.
 
-        In a process of its own a task has the share of the cores that joblib tells it in NUMBA_NUM_THREADS.
+        In a process of its own a task has the share of the cores that joblib tells it in NUMBA_NUM_THREADS, or that
+        others, such as Dask and Ray, tell it in OMP_NUM_THREADS.
         """
         if self.threads is not None:
             return self.threads
-        is_shared = threading.current_thread() is not threading.main_thread() or current_process().daemon
-        nested = getattr(get_active_backend()[0], "nesting_level", 0) or 0
-        return 1 if is_shared and nested else None
+        if threading.current_thread() is not threading.main_thread() or current_process().daemon:
+            backend, _ = get_active_backend()
+            if getattr(backend, "nesting_level", 0) or "dask" in type(backend).__module__:
+                return 1
+        told = os.environ.get("OMP_NUM_THREADS", "")
+        is_limit = told.isdecimal() and 0 < int(told) < (os.cpu_count() or 1) and "NUMBA_NUM_THREADS" not in os.environ
+        return int(told) if is_limit else None
 
     # ---- training ----
 
@@ -790,8 +796,8 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):
         Scored after each epoch, see ``validation_scores_``; ``early_stopping`` takes these instead of holding out
         samples.
     threads : int, optional
-        At most so many threads. None is one for each core; in joblib's processes their share of the cores, and in
-        its threads one each.
+        At most so many threads. None is one for each core, or as many as the environment's NUMBA_NUM_THREADS or
+        OMP_NUM_THREADS say; in joblib's processes their share of the cores, in its threads one each.
     dtype : {"float32", "float64"}, default "float32"
         Of weights, arithmetic and probabilities, whatever that of X is. `fit` computes in float64 for "lbfgs", and
         where the samples are so few that it takes no longer.

@@ -543,6 +543,16 @@ def test_in_joblibs_threads_tasks_compute_with_one_thread_each():
     assert sum(after - before.get(thread, 0) > 10 for thread, after in cpu_times().items()) <= 4
 
 
+@ON_LINUX
+def test_omp_num_threads_is_a_limit():
+    code = "import test_estimators as t; print(t.run_quietly(t.busy_threads)[1])"
+    env = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=300, capture_output=True)
+    assert int(done.stdout) == 1
+
+
 def run_quietly(function):
     """Call a function in another process, where pytest's filters don't reach."""
     import warnings
