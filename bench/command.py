@@ -1,6 +1,7 @@
 """What ``fastmlp bench`` does: choose, measure with a progress bar, print the tables, write the result."""
 
 import os
+import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fastmlp.bench import machine, results, time_to_accuracy
+from fastmlp.bench import fits, machine, results, time_to_accuracy
 from fastmlp.bench.contenders import CONTENDERS, contender
 from fastmlp.bench.measure import Progress as Tell
 from fastmlp.bench.measure import measure_suite, ticks
 from fastmlp.bench.suites import SUITES, Suite, with_source
-from fastmlp.bench.tables import baseline_of, number, seconds_text
+from fastmlp.bench.tables import baseline_of, number, seconds_text, spread_text
 from fastmlp.bench.time_to_accuracy import SETTINGS, SUMMARY
 from fastmlp.bench.work import Work, mnist_is_here
 from fastmlp.kernels.names import unknown_name
@@ -26,12 +27,15 @@ from fastmlp.training_run import try_to_write
 
 __all__ = [
     "ACCURACY",
+    "FITS",
     "INTERRUPTED",
     "OK",
     "REFUSED",
     "NothingMeasured",
     "bench",
     "bench_accuracy",
+    "bench_fits",
+    "check_fits",
     "check_places",
     "chosen_programs",
     "chosen_suite",
@@ -46,6 +50,7 @@ class NothingMeasured(RuntimeError):
 
 
 ACCURACY = "accuracy"  #: the suite that measures programs, not steps
+FITS = tuple(fits.SUITES)  #: those that measure whole fits
 
 #: The load of the machine, as a part of its cores, from which on measuring is not worth much.
 BUSY = 0.25
@@ -55,6 +60,7 @@ PIPED_WIDTH = 110  #: columns of the tables where output goes to no terminal
 def listing() -> str:
     """The suites, a line each, and the contenders."""
     lines = [f"{name}: {suite.summary}" for name, suite in SUITES.items()]
+    lines += [f"{name}: {suite.summary}" for name, suite in fits.SUITES.items()]
     lines += [f"{ACCURACY}: {SUMMARY}", f"contenders: {', '.join(CONTENDERS)}"]
     return "\n".join([*lines, f"contenders of the suite {ACCURACY}: {', '.join(SETTINGS)}"])
 
@@ -96,7 +102,7 @@ def chosen_suite(
         If a value is not as expected, or nothing is left to measure.
     """
     if name not in SUITES:
-        raise unknown_name("suite", name, [*SUITES, ACCURACY])
+        raise unknown_name("suite", name, [*SUITES, *fits.SUITES, ACCURACY])
     suite = SUITES[name]
     if rounds is not None:
         suite = replace(suite, rounds=rounds)
@@ -114,6 +120,21 @@ def chosen_suite(
         if not suite.jobs:
             raise ValueError(f"--batch-sizes={batch_sizes!r} leaves nothing of the suite {name!r}")
     return suite
+
+
+def check_fits(name: str, **options: object) -> None:
+    """Refuse options that do not go with a suite of whole fits: those that are given, not None.
+
+    Raises
+    ------
+    ValueError
+        Naming the option.
+    """
+    for option, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"--{option.replace('_', '-')} does not go with --suite={name}: its fits are as they stand"
+            )
 
 
 def check_contender(name: str) -> None:
@@ -209,6 +230,8 @@ def absent(result: dict[str, Any], kind: str) -> list[str]:
         for name, reason in measurement[kind].items():
             line = f"{name}: {reason}"
             works[line] = works.get(line, 0) + 1
+    for job in result.get("fits", []):
+        works |= {f"{job['what']}: {name}: {reason}": 1 for name, reason in job[kind].items()}
     total = len(result["measurements"])
     if kind == "missing":
         lines = [f"{name}: {reason}" for name, reason in result.get("accuracy", {}).get("missing", {}).items()]
@@ -229,8 +252,25 @@ def report_accuracy(console: Console, accuracy: dict[str, Any]) -> None:
     console.print(table)
 
 
+def report_fits(console: Console, result: dict[str, Any]) -> None:
+    """Print the times of whole fits: a row for a job's program, the fastest first."""
+    table = Table(box=SIMPLE_HEAD, title="seconds of a fit, median over seeds (and their range)")
+    for heading in ("fit", "program"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("seconds", "score"):
+        table.add_column(heading, justify="right")
+    for job in result["fits"]:
+        programs = sorted(job["programs"].items(), key=lambda pair: fits.seconds_of(pair[1]))
+        for place, (name, program) in enumerate(programs):
+            score = number(statistics.mean(program["scores"]))
+            table.add_row("" if place else job["what"], name, spread_text(program["seconds"]), score)
+    console.print(table)
+
+
 def report(console: Console, result: dict[str, Any]) -> None:
     """Print all tables, and who is missing or refused."""
+    if "fits" in result:
+        report_fits(console, result)
     if "accuracy" in result:
         report_accuracy(console, result["accuracy"])
     for measurement in result["measurements"]:
@@ -305,6 +345,22 @@ def bench_accuracy(
     return finish(console, result, ACCURACY, out, plots)
 
 
+def bench_fits(name: str, out: Path | None = None) -> int:
+    """Measure a suite of whole fits; otherwise as `bench`, without pictures.
+
+    Parameters
+    ----------
+    name : str
+        Of `fastmlp.bench.fits.SUITES`.
+    out : Path, optional
+    """
+    notices, console = consoles()
+    warn_if_busy()
+    with progress_bar(notices, fits.ticks(fits.SUITES[name])) as tell:
+        result = fits.measure_fits(name, tell, None if out is None else lambda so_far: results.save(so_far, out))
+    return finish(console, result, name, out, None)
+
+
 def consoles() -> tuple[Console, Console]:
     """Where the progress goes, and where the tables."""
     console = Console()
@@ -321,7 +377,7 @@ def warn_if_busy() -> None:
 def finish(console: Console, result: dict[str, Any], name: str, out: Path | None, plots: Path | None) -> int:
     """Report, write and draw a result; see `bench`."""
     report(console, result)
-    programs = result.get("accuracy", {}).get("programs")
+    programs = result.get("accuracy", {}).get("programs") or any(job["programs"] for job in result.get("fits", []))
     if not programs and not any(m["contenders"] or m["refused"] for m in result["measurements"]):
         raise NothingMeasured(f"nothing was measured: {'; '.join(absent(result, 'missing'))}")
     if out is not None:
@@ -331,7 +387,7 @@ def finish(console: Console, result: dict[str, Any], name: str, out: Path | None
         draw(console, result, name if out is None else out.stem, plots)
     if result["interrupted"]:
         return INTERRUPTED
-    return REFUSED if any(m["refused"] for m in result["measurements"]) else OK
+    return REFUSED if any(m["refused"] for m in (*result["measurements"], *result.get("fits", []))) else OK
 
 
 def draw(console: Console, result: dict[str, Any], stem: str, folder: Path) -> None:

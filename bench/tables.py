@@ -13,6 +13,8 @@ from typing import Any
 
 from fastmlp.atomic import write_atomically
 from fastmlp.bench.contenders import CONTENDERS
+from fastmlp.bench.fits import OURS as OUR_PROGRAM
+from fastmlp.bench.fits import fastest_rival, seconds_of
 from fastmlp.bench.results import ONE_THREAD, Figures, SpeedUp, fastest_of_family, figures, load, speed_up
 from fastmlp.bench.time_to_accuracy import median_seconds, seconds_to
 from fastmlp.bench.work import Work
@@ -31,6 +33,8 @@ PAGES = {
         "gpu-networks",
         "gpu-steps",
         "accuracy",
+        "sklearn",
+        "many",
         "predict",
         "networks",
         "products",
@@ -241,6 +245,40 @@ def accuracy_notes(result: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
+def fits_table(result: dict[str, Any]) -> list[str]:
+    """The lines of the table of whole fits: a row a job, a column a program, then speed-up, aim and scores."""
+    names = list(dict.fromkeys(name for job in result["fits"] for name in (*job["programs"], *job["missing"])))
+    lines = [
+        f"| fit | {' | '.join(f'{name}, s' for name in names)} | speed-up over the fastest rival | wanted | score |",
+        "|---|" + "---:|" * (len(names) + 1) + "---|---|",
+    ]
+    for job in result["fits"]:
+        programs, rival = job["programs"], fastest_rival(job["programs"])
+        told = [name for name in (OUR_PROGRAM, rival) if name in programs]
+        seconds = [seconds_of(programs[name]) for name in told]
+        cells = [spread_text(programs[name]["seconds"]) if name in programs else "" for name in names]
+        cells.append(number(seconds[1] / seconds[0]) if len(told) == 2 else "")
+        cells.append("" if job["aim"] is None else wanted(job["aim"]))
+        cells.append("; ".join(f"{name} {number(statistics.mean(programs[name]['scores']))}" for name in told))
+        lines.append(f"| {job['what']} | {' | '.join(cells)} |")
+    return lines
+
+
+def fits_notes(result: dict[str, Any]) -> str:
+    """How whole fits were measured, where, and who is left out."""
+    parts = [machine_line(result), "Seconds of a fit: the median over seeds, in brackets their range."]
+    parts.append("Each fit is a process of its own; programs take turns; scores must be ours within the seeds' noise.")
+    for job in result["fits"]:
+        for kind in ("missing", "refused"):
+            parts += [f"{kind.capitalize()}: {job['what']}: {name}: {why}." for name, why in job[kind].items()]
+    return " ".join(parts)
+
+
+def spread_text(seconds: Sequence[float]) -> str:
+    """Seconds: their median, and in brackets their range."""
+    return f"{number(statistics.median(seconds))} ({number(min(seconds))}–{number(max(seconds))})"
+
+
 def steps_table(result: dict[str, Any]) -> list[str]:
     """The lines of the table of `fastmlp.bench.gpu`'s steps: how many processes ended how, and what pytest counted."""
     lines = ["| step | processes well | failed | cut off | tests | seconds |", "|---|---:|---:|---:|---|---:|"]
@@ -358,6 +396,9 @@ def markdown(results: Sequence[dict[str, Any]], headings: bool = False) -> str:
             blocks.append(f"## {result['summary'][0].upper()}{result['summary'][1:]}")
         if "accuracy" in result:
             blocks += ["\n".join(accuracy_table(result["accuracy"])), accuracy_notes(result)]
+            continue
+        if "fits" in result:
+            blocks += ["\n".join(fits_table(result)), fits_notes(result)]
             continue
         if "products" in result:
             blocks += ["\n".join(products_table(result)), products_notes(result)]

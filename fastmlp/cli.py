@@ -549,11 +549,15 @@ def bench(
         command.check_places(out, plots)
         if name == command.ACCURACY:
             programs = command.chosen_programs(contenders, batch_sizes)
+        elif name in command.FITS:
+            command.check_fits(name, contenders=contenders, batch_sizes=batch_sizes, rounds=rounds, plots=plots)
         else:
             chosen = command.chosen_suite(name, contenders, batch_sizes, rounds)
     try:
         if name == command.ACCURACY:
             code = command.bench_accuracy(programs, rounds, out, plots)
+        elif name in command.FITS:
+            code = command.bench_fits(name, out)
         else:
             code = command.bench(name, chosen, out, plots)
     except (command.NothingMeasured, FileNotFoundError) as error:
