@@ -115,6 +115,6 @@ def lab_loss(outputs: np.ndarray, Y: np.ndarray) -> float:
 
 def limit_blas(threads: int) -> None:
     """Set the number of threads of NumPy's matrix library, for as long as this process lives."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(threads)

@@ -2,10 +2,12 @@
 
 import time
 import warnings
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 __all__ = ["EPOCHS", "fit"]
 
@@ -27,17 +29,14 @@ def fit(job: str, program: str, seed: int) -> dict[str, Any]:
     dict
         Seconds of the fit, the score, and the library's version.
     """
-    if program == "fastmlp":
-        from fastmlp.estimators import MLPClassifier
-    else:
-        from sklearn.neural_network import MLPClassifier
+    home = import_module("fastmlp.estimators" if program == "fastmlp" else "sklearn.neural_network")
     threads = 1 if program.endswith("1 thread") else None
     train, test = data(job)
 
     def model(epochs: int) -> Any:
-        return MLPClassifier(max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1, random_state=seed)
+        return home.MLPClassifier(max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1, random_state=seed)
 
-    with warnings.catch_warnings(), limited(threads):
+    with warnings.catch_warnings(), threadpool_limits(threads):  # of NumPy's library of matrix products
         warnings.simplefilter("ignore")  # that it has not converged
         if job != "start":
             model(1).fit(*(array[:500] for array in train))
@@ -47,13 +46,6 @@ def fit(job: str, program: str, seed: int) -> dict[str, Any]:
     assert fitted.n_iter_ == EPOCHS[job], fitted.n_iter_
     package = "fastmlp" if program == "fastmlp" else "scikit-learn"
     return {"seconds": seconds, "score": float(fitted.score(*test)), "version": version(package)}
-
-
-def limited(threads: int | None) -> Any:
-    """A context in which NumPy's library of matrix products takes so many threads; None for its own choice."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(threads)
 
 
 def data(job: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
