@@ -171,9 +171,11 @@ class Course:
             one.n_iter_ += 1
             if one.verbose:
                 print(f"Iteration {one.n_iter_}, loss = {one.loss_:.8f}")
-            if self.held_out is not None:
-                self._validate()
-            self._count()
+            is_better = self.held_out is not None and self._validate()
+            if not one.early_stopping:
+                is_better = not one.loss_ > one.best_loss_ - one.tol
+                one.best_loss_ = min(one.best_loss_, one.loss_)
+            one._no_improvement_count = 0 if is_better else one._no_improvement_count + 1
             if one._is_pace("invscaling"):
                 self._set_rate(one.learning_rate_init / (one.t_ + 1) ** one.power_t)
             if one._no_improvement_count > one.n_iter_no_change:
@@ -199,28 +201,18 @@ class Course:
         step = (self.squares - before) / max(epochs * self.steps, 1)
         return [self.penalty * (before + step * (epoch * self.steps + (self.steps - 1) / 2)) for epoch in range(epochs)]
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Score the held-out samples, and keep the weights that early stopping restores; whether it is better."""
         one = self.estimator
-        score = one._score_held_out(self.run.mlp, *self.held_out)
+        score, best = one._score_held_out(self.run.mlp, *self.held_out), one.best_validation_score_
         one.validation_scores_.append(score)
         if one.verbose:
             print(f"Validation score: {score:f}")
-        if one.early_stopping:
-            is_better = not score < one.best_validation_score_ + one.tol
-            one._no_improvement_count = -1 if is_better else one._no_improvement_count
-        if score > one.best_validation_score_:
+        if score > best:
             one.best_validation_score_ = score
             if one.early_stopping:
                 one._best_weights = [view.copy() for view in self.run.mlp.weights]
-
-    def _count(self) -> None:
-        """Count the epochs without improvement: of the validation score, or else of the loss."""
-        one = self.estimator
-        if not one.early_stopping:
-            if not one.loss_ > one.best_loss_ - one.tol:
-                one._no_improvement_count = -1
-            one.best_loss_ = min(one.best_loss_, one.loss_)
-        one._no_improvement_count += 1
+        return not score < best + one.tol
 
     def _stop_or_slow_down(self) -> None:
         """End the training, or make the learning rate smaller."""
@@ -357,9 +349,8 @@ class MultilayerPerceptron(BaseEstimator):
     def _begin_curves(self) -> None:
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
-        is_validated = self.early_stopping or self.validation_data is not None
-        self.validation_scores_: Any = [] if is_validated else None
-        self.best_validation_score_ = -np.inf if is_validated else None
+        self.validation_scores_: Any = [] if self._is_validated() else None
+        self.best_validation_score_ = -np.inf if self._is_validated() else None
         self.best_loss_ = None if self.early_stopping else np.inf
         self._best_weights: Any = [view.copy() for view in self.mlp_.weights] if self.early_stopping else None
 
@@ -376,11 +367,12 @@ class MultilayerPerceptron(BaseEstimator):
         if network != before:
             self.mlp_.network = network
         if self.solver != "lbfgs":
-            lacking = not hasattr(self, "loss_curve_") or (self.validation_scores_ is None) == bool(
-                self.early_stopping or self.validation_data is not None
-            )
-            if lacking or (self.best_loss_ is None) != self.early_stopping:
+            there = hasattr(self, "loss_curve_") and (self.validation_scores_ is not None, self.best_loss_ is None)
+            if there != (self._is_validated(), bool(self.early_stopping)):
                 self._begin_curves()
+
+    def _is_validated(self) -> bool:
+        return bool(self.early_stopping) or self.validation_data is not None
 
     def _threads(self) -> int | None:
         """How many threads: those asked for; otherwise one where joblib runs several tasks in a process.

@@ -96,7 +96,7 @@ def difference(ours, theirs) -> float:
         {"solver": "sgd", "momentum": 1.0, "max_iter": 5},
         {"solver": "lbfgs", "max_iter": 20},
         {"solver": "lbfgs", "max_iter": 20, "max_fun": 7, "alpha": 0.5},
-        {"solver": "adam", "epsilon": 1e-12, "alpha": 0, "max_iter": 3},
+        {"solver": "adam", "epsilon": 1e-20},
     ],
     ids=str,
 )
@@ -511,7 +511,8 @@ def busy_threads(repeats: int = 3) -> tuple[int, int]:
     before = cpu_times()
     for _ in range(repeats):
         MLPClassifier((400, 400), max_iter=2, batch_size=1000, random_state=0).fit(X, y).predict(X)
-    return os.getpid(), sum(after - before.get(thread, 0) > 10 for thread, after in cpu_times().items())
+    rises = [after - before.get(thread, 0) for thread, after in cpu_times().items()]
+    return os.getpid(), sum(rise > max(rises) / 3 for rise in rises)
 
 
 def cpu_times() -> dict[str, int]:
@@ -537,10 +538,9 @@ def test_in_joblibs_processes_tasks_share_the_cores():
 @ON_LINUX
 @QUIET
 def test_in_joblibs_threads_tasks_compute_with_one_thread_each():
-    before = cpu_times()
     with parallel_config(backend="threading", n_jobs=2):
-        Parallel()(delayed(busy_threads)() for _ in range(4))
-    assert sum(after - before.get(thread, 0) > 10 for thread, after in cpu_times().items()) <= 4
+        found = Parallel()(delayed(busy_threads)() for _ in range(2))
+    assert all(threads <= 2 for _, threads in found), found  # both tasks' together
 
 
 @ON_LINUX
