@@ -1063,7 +1063,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):
     Examples
     --------
     >>> from fastmlp.estimators import MLPRegressor
-    >>> model = MLPRegressor((8,), activation="tanh", solver="lbfgs", random_state=1)
+    >>> model = MLPRegressor(hidden_layer_sizes=8, solver="lbfgs", tol=1e-3, random_state=0)
     >>> model.fit([[0], [1], [2], [3]], [0, 1, 4, 9]).predict([[2]]).round(1).tolist()
     [4.0]
     """

@@ -2,6 +2,7 @@
 
 import _thread
 import copy
+import doctest
 import os
 import pickle
 import runpy
@@ -32,7 +33,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastmlp import Mlp
+from fastmlp import Mlp, estimators
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 
 ESTIMATORS = [MLPClassifier, MLPRegressor]
@@ -574,6 +575,11 @@ def test_fits_in_threads_are_those_alone(iris):
 def test_importing_fastmlp_does_not_import_scikit_learn():
     code = "import sys, fastmlp; assert 'sklearn' not in sys.modules; fastmlp.estimators.MLPClassifier"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_docstrings_examples():
+    done = doctest.testmod(estimators)
+    assert done.attempted > 0 == done.failed
 
 
 @pytest.mark.parametrize("name", ["import_swap", "calibrated_pipeline"])
