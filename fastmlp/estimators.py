@@ -783,7 +783,8 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):
     max_fun : int, default 15000
         Most evaluations of the loss by "lbfgs".
     class_weight : dict, "balanced", list of dict or None, default None
-        Weights by class, which multiply those of the samples; "balanced" is n / (classes · samples of the class).
+        Weights by class, which multiply those of the samples; "balanced" is n / (classes · samples of the class),
+        the samples counted by their weights.
     validation_data : (X, y) or (X, y, sample_weight), optional
         Scored after each epoch, see ``validation_scores_``; ``early_stopping`` takes these instead of holding out
         samples.
@@ -1007,8 +1008,14 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):
     def _class_weighted(self, weights: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
         if self.class_weight is None:
             return weights
-        of_classes = compute_sample_weight(self.class_weight, y)
-        return of_classes if weights is None else weights * of_classes
+        if weights is None:
+            return compute_sample_weight(self.class_weight, y)
+        if self.class_weight != "balanced" or y.ndim > 1:
+            return weights * compute_sample_weight(self.class_weight, y)
+        _, numbers = np.unique(y, return_inverse=True)  # balanced as if each sample were there as often as it weighs
+        totals = np.bincount(numbers, weights)
+        shares = np.divide(1, totals * np.count_nonzero(totals), out=np.zeros(len(totals)), where=totals > 0)
+        return weights * weights.sum() * shares[numbers]
 
     def _targets(self, y: np.ndarray) -> np.ndarray:
         """Numbers of the classes, int32 [n]; for multi-label targets rows of 0 and 1 in ``dtype``."""

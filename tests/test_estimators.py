@@ -318,6 +318,10 @@ def test_class_weights_multiply_the_samples(iris):
         X[20:], y[20:]
     )
     np.testing.assert_allclose(balanced.predict_proba(X), given.predict_proba(X), rtol=1e-4)
+    times = np.random.RandomState(1).randint(0, 3, len(X))
+    weighted = MLPClassifier(class_weight="balanced", solver="lbfgs", **settings).fit(X, y, times)
+    repeated = clone(weighted).fit(np.repeat(X, times, 0), np.repeat(y, times))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-4)
     with pytest.raises(ValueError, match="balanced"):
         MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=list(of_classes))
 
