@@ -100,6 +100,8 @@ def check_train(data, out, preset, layers, backend, threads, **changes):
 def check_bench(suite, quick, contenders, batch_sizes, rounds, **_):
     if suite == bench_command.ACCURACY:
         bench_command.chosen_programs(contenders, batch_sizes)
+    elif suite in bench_command.FITS:
+        bench_command.check_fits(suite, contenders=contenders, batch_sizes=batch_sizes, rounds=rounds)
     else:
         bench_command.chosen_suite("quick" if quick else suite or "headline", contenders, batch_sizes, rounds)
 
