@@ -849,7 +849,7 @@ def test_committed_pages_are_those_of_the_committed_results(capsys):
 
 def test_every_page_shows_suites():
     shown = [name for names in tables.PAGES.values() for name in names]
-    assert set(shown) <= {*SUITES, command.ACCURACY, gpu_steps.ACCURACY, gpu.RECORD, products.NAME}
+    assert set(shown) <= {*SUITES, *command.FITS, command.ACCURACY, gpu_steps.ACCURACY, gpu.RECORD, products.NAME}
     assert len(shown) == len(set(shown))
 
 

@@ -1,6 +1,7 @@
 """fastmlp.estimators in scikit-learn's world."""
 
 import _thread
+import contextlib
 import copy
 import doctest
 import os
@@ -8,6 +9,7 @@ import pickle
 import runpy
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -510,23 +512,35 @@ def test_meta_estimators(iris):
 
 
 def busy_threads(repeats: int = 3) -> tuple[int, int]:
-    """This process, and how many of its threads compute while networks are fitted that are worth several."""
+    """This process, and how many of its threads compute at a time while networks are fitted that are worth several."""
     X, y = datasets.make_classification(4000, 200, random_state=0)
     MLPClassifier((2,), max_iter=1).fit(X, y)  # compiled code is loaded
-    before = cpu_times()
-    for _ in range(repeats):
-        MLPClassifier((400, 400), max_iter=2, batch_size=1000, random_state=0).fit(X, y).predict(X)
-    rises = [after - before.get(thread, 0) for thread, after in cpu_times().items()]
-    return os.getpid(), sum(rise > max(rises) / 3 for rise in rises)
+    counts, is_over = [], threading.Event()
+
+    def watch():
+        own = threading.get_native_id()
+        while not is_over.wait(0.002):
+            counts.append(len(running_threads() - {own}))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for _ in range(repeats):
+            MLPClassifier((400, 400), max_iter=2, batch_size=1000, random_state=0).fit(X, y).predict(X)
+    finally:
+        is_over.set()
+        watcher.join()
+    return os.getpid(), round(np.median([count for count in counts if count]))
 
 
-def cpu_times() -> dict[str, int]:
-    """Hundredths of a second that each thread of this process has computed."""
-    times = {}
+def running_threads() -> set[int]:
+    """The threads of this process that have or wait for a core."""
+    found = set()
     for stat in Path("/proc/self/task").glob("*/stat"):
-        fields = stat.read_text().rpartition(")")[2].split()
-        times[stat.parent.name] = int(fields[11]) + int(fields[12])
-    return times
+        with contextlib.suppress(OSError):  # it has just ended
+            if stat.read_text().rpartition(")")[2].split()[0] == "R":
+                found.add(int(stat.parent.name))
+    return found
 
 
 ON_LINUX = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
