@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 __all__ = ["EPOCHS", "fit"]
 
-EPOCHS = {"mnist": 2, "mnist64": 2, "table": 10, "digits": 100, "iris": 200, "start": 5}
+EPOCHS = {"mnist": 5, "mnist64": 5, "table": 10, "digits": 100, "iris": 200, "start": 5}
 
 
 def fit(job: str, program: str, seed: int) -> dict[str, Any]:

@@ -54,8 +54,8 @@ SUITES = {
         "scikit-learn's MLPClassifier and fastmlp's, with their default settings",
         "estimator_fits",
         {
-            "mnist": Job("MNIST, float32, 2 epochs", SKLEARN, 5.0),
-            "mnist64": Job("MNIST, float64 input, 2 epochs", SKLEARN, 6.0),
+            "mnist": Job("MNIST, float32, 5 epochs", SKLEARN, 5.0),
+            "mnist64": Job("MNIST, float64 input, 5 epochs", SKLEARN, 6.0),
             "table": Job("a table of 50,000 x 30, 10 epochs", SKLEARN, 12.0),
             "digits": Job("digits, 100 epochs", SKLEARN, 5.0),
             "iris": Job("iris, 200 epochs", SKLEARN, 5.0),

@@ -722,7 +722,7 @@ def finite(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """An array of finite numbers in a dtype, C-contiguous, or ValueError where that is too small for them."""
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype)
-    if converted.dtype != array.dtype and not np.isfinite(converted).all():
+    if converted.dtype != array.dtype and not checks.is_finite(converted):
         raise ValueError(f"{NOT_FINITE} (Some values are infinite in {dtype}; dtype='float64' holds larger ones.)")
     return converted
 
