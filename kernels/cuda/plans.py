@@ -98,7 +98,8 @@ def cycles(batch: int, outputs: int, vectors: int, c: dict[str, int]) -> float:
     """What a step takes, roughly: to choose among layouts, not to foretell a time.
 
     Instructions are counted from the kernel's code; a scheduler, of which a multiprocessor has four, issues one a
-    cycle, and waits more often with a lone warp. The exchange is what an H200 took (bench/NOTES.md).
+    cycle, and waits more often with a lone warp. What the exchange takes is a guess after meetings of blocks on an H200
+    (bench/NOTES.md). No layout has been timed against another by these numbers yet.
     """
     threads, units, blocks = c["GROUPS"] * c["SPAN"], c["UNITS"], c["BLOCKS"]
     instructions = batch * (2 * vectors * (4 * units + 3) + 6 * units) + 12 * units * vectors + 250  # of a thread
