@@ -638,8 +638,8 @@ class Mlp:
         Ctrl-C ends the run: the epoch under way is undone, the history is returned with ``interrupted`` True. Any
         error in an epoch undoes that epoch as well, and propagates. Where nobody watches the epochs (no callback, no
         progress bar, no validation), those that take some milliseconds are trained several at a time by the backend
-        "cpu", 20 ms together or so, and undone together; each has their mean time as its seconds. Undone are weights, the optimizer's state and the
-        drawn order, so that a further `fit` goes on as if nothing had happened.
+        "cpu", 20 ms together or so, and undone together; each has their mean time as its seconds. Undone are weights,
+        the optimizer's state and the drawn order, so that a further `fit` goes on as if nothing had happened.
         """
         options = checked(self.network, epochs=epochs, batch_size=batch_size, optimizer=optimizer, shuffle=shuffle)
         watchers = callback_list(callbacks, progress)
